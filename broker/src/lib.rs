@@ -1,0 +1,1 @@
+//! Topics, groups, requests and the broker process

@@ -1,0 +1,1 @@
+//! Tests from outside: official clients, real clusters

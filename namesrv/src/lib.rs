@@ -1,0 +1,1 @@
+//! The route table and the name server process

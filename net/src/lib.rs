@@ -1,0 +1,1 @@
+//! One TCP connection: bytes to frames, an accept loop, a client

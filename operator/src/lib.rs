@@ -1,0 +1,1 @@
+//! The controller of the three custom resources

@@ -1,0 +1,1 @@
+//! The storage engine: log, index, recovery

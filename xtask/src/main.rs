@@ -1,0 +1,3 @@
+//! The verbs.
+
+fn main() {}
