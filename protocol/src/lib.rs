@@ -9,6 +9,7 @@
 //! - [`json`]: fastjson's dialect, read and written
 //! - [`topic`]: names and the rules they obey
 //! - [`acl`]: request signatures
+//! - [`refusal`]: why a request is refused
 
 pub mod frame;
 pub mod fields;
@@ -18,7 +19,9 @@ pub mod body;
 pub mod json;
 pub mod topic;
 pub mod acl;
+pub mod refusal;
 
 pub use code::{RequestCode, ResponseCode};
 pub use fields::{Fields, Header};
 pub use frame::Frame;
+pub use refusal::Refusal;
