@@ -50,20 +50,34 @@ impl Clients {
     pub fn heard(&mut self, heartbeat: &HeartbeatData, peer: &Arc<Peer>) -> Heard {
         let id = &heartbeat.client_id;
         for producer in &heartbeat.producer_data_set {
-            let group = self.producers.entry(producer.group_name.clone()).or_default();
+            let group = self
+                .producers
+                .entry(producer.group_name.clone())
+                .or_default();
             group.insert(id.clone(), Arc::clone(peer));
         }
         let fingerprint = heartbeat.heartbeat_fingerprint;
-        let mut heard = Heard { subscription_changed: fingerprint == 0, ..Heard::default() };
+        let mut heard = Heard {
+            subscription_changed: fingerprint == 0,
+            ..Heard::default()
+        };
         for consumer in &heartbeat.consumer_data_set {
-            let group = self.consumers.entry(consumer.group_name.clone()).or_insert_with(|| Group {
-                message_model: consumer.message_model,
-                subscriptions: HashMap::new(),
-                members: BTreeMap::new(),
-            });
-            let member = Member { peer: Arc::clone(peer), fingerprint };
+            let group = self
+                .consumers
+                .entry(consumer.group_name.clone())
+                .or_insert_with(|| Group {
+                    message_model: consumer.message_model,
+                    subscriptions: HashMap::new(),
+                    members: BTreeMap::new(),
+                });
+            let member = Member {
+                peer: Arc::clone(peer),
+                fingerprint,
+            };
             let before = group.members.insert(id.clone(), member);
-            let joined = before.as_ref().is_none_or(|before| before.peer.id != peer.id);
+            let joined = before
+                .as_ref()
+                .is_none_or(|before| before.peer.id != peer.id);
             heard.subscription_changed |=
                 before.is_none_or(|before| before.fingerprint != fingerprint);
             // Without its subscriptions a client says: they are as I said before.
@@ -120,7 +134,10 @@ impl Clients {
 
     /// Ids of a consumer group's members, in order.
     pub fn consumer_ids(&self, group: &str) -> Vec<String> {
-        self.consumers.get(group).map(|g| g.members.keys().cloned().collect()).unwrap_or_default()
+        self.consumers
+            .get(group)
+            .map(|g| g.members.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// `None`: no member of the group is here.
@@ -135,7 +152,11 @@ impl Clients {
     /// Connected members: producers, then consumers.
     pub fn counts(&self) -> (usize, usize) {
         let producers = self.producers.values().map(BTreeMap::len).sum();
-        let consumers = self.consumers.values().map(|group| group.members.len()).sum();
+        let consumers = self
+            .consumers
+            .values()
+            .map(|group| group.members.len())
+            .sum();
         (producers, consumers)
     }
 }
@@ -156,17 +177,29 @@ impl Group {
             let old = self.subscriptions.get(&new.topic);
             if old.is_none_or(|old| old.sub_version < new.sub_version) {
                 changed |= old.is_none_or(|old| old.sub_string != new.sub_string);
-                self.subscriptions.insert(new.topic.clone(), Arc::new(new.clone()));
+                self.subscriptions
+                    .insert(new.topic.clone(), Arc::new(new.clone()));
             }
         }
         let topics = self.subscriptions.len();
-        self.subscriptions
-            .retain(|topic, _| consumer.subscription_data_set.iter().any(|s| s.topic == *topic));
+        self.subscriptions.retain(|topic, _| {
+            consumer
+                .subscription_data_set
+                .iter()
+                .any(|s| s.topic == *topic)
+        });
         changed || self.subscriptions.len() != topics
     }
 
     fn changed(&self, name: &str) -> Changed {
-        let members = self.members.values().map(|member| Arc::clone(&member.peer)).collect();
-        Changed { group: name.to_owned(), members }
+        let members = self
+            .members
+            .values()
+            .map(|member| Arc::clone(&member.peer))
+            .collect();
+        Changed {
+            group: name.to_owned(),
+            members,
+        }
     }
 }

@@ -152,24 +152,38 @@ impl Default for Properties {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("the configuration {path} can't be read: {error}")]
-    Read { path: PathBuf, error: std::io::Error },
+    Read {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     #[error("the configuration {path} is wrong: {error}")]
-    Yaml { path: PathBuf, error: serde_yaml::Error },
+    Yaml {
+        path: PathBuf,
+        error: serde_yaml::Error,
+    },
     #[error("the configuration {path} is wrong: {key}: {reason}")]
-    Value { path: PathBuf, key: &'static str, reason: String },
+    Value {
+        path: PathBuf,
+        key: &'static str,
+        reason: String,
+    },
 }
 
 impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Parses a configuration; `path` is for the error's text.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = serde_yaml::from_str(text)
-            .map_err(|error| ConfigError::Yaml { path: path.to_owned(), error })?;
+        let config: Self = serde_yaml::from_str(text).map_err(|error| ConfigError::Yaml {
+            path: path.to_owned(),
+            error,
+        })?;
         config.check().map_err(|(key, reason)| ConfigError::Value {
             path: path.to_owned(),
             key,
@@ -186,16 +200,24 @@ impl Config {
         if distinct.len() != self.name_servers.len() {
             return Err(("nameServers", "an address stands there twice".into()));
         }
-        let addresses = std::iter::once(("advertise", &self.advertise))
-            .chain(self.name_servers.iter().map(|address| ("nameServers", address)));
+        let addresses = std::iter::once(("advertise", &self.advertise)).chain(
+            self.name_servers
+                .iter()
+                .map(|address| ("nameServers", address)),
+        );
         for (key, address) in addresses {
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse::<u16>().ok());
             if port.is_none_or(|port| port == 0) {
                 return Err((key, format!("{address:?} is no host:port")));
             }
         }
         if self.store_host.ip().is_unspecified() {
-            return Err(("storeHost", format!("{} is no address of a host", self.store_host)));
+            return Err((
+                "storeHost",
+                format!("{} is no address of a host", self.store_host),
+            ));
         }
         let properties = &self.properties;
         if !(1..=1024).contains(&properties.default_topic_queue_nums) {
@@ -205,7 +227,10 @@ impl Config {
             return Err(("properties.maxMessageSize", "1 to 4194304 bytes".into()));
         }
         if !(1_000..=60_000).contains(&properties.register_name_server_period) {
-            return Err(("properties.registerNameServerPeriod", "1000 to 60000 ms".into()));
+            return Err((
+                "properties.registerNameServerPeriod",
+                "1000 to 60000 ms".into(),
+            ));
         }
         Ok(())
     }
@@ -229,7 +254,8 @@ where
         Scalar::Bool(value) => value.to_string(),
         Scalar::Number(value) => value.to_string(),
     };
-    text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
 }
 
 #[cfg(test)]
@@ -260,22 +286,55 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
     #[test]
     fn errors_name_key_and_line() {
         for (from, to, expect) in [
-            ("flush: sync", "flush: maybe", "flush: unknown variant `maybe`"),
-            ("flush: sync", "flash: sync", "unknown field `flash`, expected one of"),
+            (
+                "flush: sync",
+                "flush: maybe",
+                "flush: unknown variant `maybe`",
+            ),
+            (
+                "flush: sync",
+                "flash: sync",
+                "unknown field `flash`, expected one of",
+            ),
             ("flush: sync", "flash: sync", "at line 8 column 1"),
-            ("'4'", "'four'", "properties.defaultTopicQueueNums: \"four\": invalid digit"),
+            (
+                "'4'",
+                "'four'",
+                "properties.defaultTopicQueueNums: \"four\": invalid digit",
+            ),
             ("'4'", "0", "properties.defaultTopicQueueNums: 1 to 1024"),
-            ("maxMessageSize", "maxSize", "properties: unknown field `maxSize`"),
+            (
+                "maxMessageSize",
+                "maxSize",
+                "properties: unknown field `maxSize`",
+            ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
-            ("a:9876", "a:1,a:1", "nameServers: an address stands there twice"),
-            ("broker: b", "broker: a/b", "broker: The specified topic contains illegal"),
-            ("10.0.0.1:10911", "0.0.0.0:10911", "storeHost: 0.0.0.0:10911 is no address"),
+            (
+                "a:9876",
+                "a:1,a:1",
+                "nameServers: an address stands there twice",
+            ),
+            (
+                "broker: b",
+                "broker: a/b",
+                "broker: The specified topic contains illegal",
+            ),
+            (
+                "10.0.0.1:10911",
+                "0.0.0.0:10911",
+                "storeHost: 0.0.0.0:10911 is no address",
+            ),
             ("cluster: c\n", "", "missing field `cluster`"),
         ] {
             let text = GOOD.replace(from, to);
-            let error = Config::parse(&text, Path::new("broker.yaml")).expect_err(to).to_string();
+            let error = Config::parse(&text, Path::new("broker.yaml"))
+                .expect_err(to)
+                .to_string();
             assert!(error.contains(expect), "{error:?} does not say {expect:?}");
-            assert!(error.starts_with("the configuration broker.yaml is wrong: "), "{error}");
+            assert!(
+                error.starts_with("the configuration broker.yaml is wrong: "),
+                "{error}"
+            );
         }
     }
 }

@@ -49,7 +49,11 @@ struct State {
 
 impl Holds {
     pub fn new(held_max: usize) -> Self {
-        Self { state: Mutex::default(), marked: Notify::new(), held_max }
+        Self {
+            state: Mutex::default(),
+            marked: Notify::new(),
+            held_max,
+        }
     }
 
     /// Called by the store's writer for each batch that has committed.
@@ -58,9 +62,14 @@ impl Holds {
         let state = &mut *state;
         let mut any = false;
         for arrival in arrivals {
-            let held = state.waiting.get(&*arrival.topic).and_then(|q| q.get(&arrival.queue));
-            if held.is_some_and(|held| held.iter().any(|h| h.filter.wants(arrival.tags_code))) {
-                any |= state.arrived.insert((arrival.topic.to_string(), arrival.queue));
+            let held = state
+                .waiting
+                .get(&*arrival.topic)
+                .and_then(|q| q.get(&arrival.queue));
+            if held.is_some_and(|held| held.iter().any(|h| h.filter.wants(arrival.tags))) {
+                any |= state
+                    .arrived
+                    .insert((arrival.topic.to_string(), arrival.queue));
             }
         }
         if any {
@@ -80,8 +89,16 @@ impl Holds {
         state.count += 1;
         let queues = state.waiting.entry(queue.0.clone()).or_default();
         queues.entry(queue.1).or_default().push(held);
-        let first = state.deadlines.keys().next().is_none_or(|first| deadline < *first);
-        state.deadlines.entry(deadline).or_default().push(queue.clone());
+        let first = state
+            .deadlines
+            .keys()
+            .next()
+            .is_none_or(|first| deadline < *first);
+        state
+            .deadlines
+            .entry(deadline)
+            .or_default()
+            .push(queue.clone());
         drop(state);
         if end() > offset {
             self.lock().arrived.insert(queue);
@@ -107,7 +124,9 @@ impl Holds {
             taken.extend(take_queue(&mut state.waiting, &topic, queue, |_| true));
         }
         for (topic, queue) in due.into_values().flatten() {
-            taken.extend(take_queue(&mut state.waiting, &topic, queue, |h| h.deadline <= now));
+            taken.extend(take_queue(&mut state.waiting, &topic, queue, |h| {
+                h.deadline <= now
+            }));
         }
         state.count -= taken.len();
         taken
@@ -118,7 +137,9 @@ impl Holds {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("invariant: no panic while the holds are held")
+        self.state
+            .lock()
+            .expect("invariant: no panic while the holds are held")
     }
 }
 
@@ -128,8 +149,12 @@ fn take_queue(
     queue: i32,
     wanted: impl Fn(&Held) -> bool,
 ) -> Vec<Held> {
-    let Some(queues) = waiting.get_mut(topic) else { return Vec::new() };
-    let Some(held) = queues.get_mut(&queue) else { return Vec::new() };
+    let Some(queues) = waiting.get_mut(topic) else {
+        return Vec::new();
+    };
+    let Some(held) = queues.get_mut(&queue) else {
+        return Vec::new();
+    };
     let taken = held.extract_if(.., |held| wanted(held)).collect();
     if held.is_empty() {
         queues.remove(&queue);
@@ -144,7 +169,10 @@ fn take_queue(
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     const FAR: std::time::Duration = std::time::Duration::from_hours(1);
     loop {
-        let next = broker.holds.next_deadline().unwrap_or_else(|| Instant::now() + FAR);
+        let next = broker
+            .holds
+            .next_deadline()
+            .unwrap_or_else(|| Instant::now() + FAR);
         let stopping = tokio::select! {
             () = broker.holds.marked.notified() => false,
             () = tokio::time::sleep_until(next) => false,

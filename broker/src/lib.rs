@@ -48,14 +48,20 @@ pub struct Broker {
 
 impl Broker {
     pub(crate) fn tables(&self) -> std::sync::RwLockReadGuard<'_, tables::Tables> {
-        self.tables.read().expect("invariant: no panic while the tables are held")
+        self.tables
+            .read()
+            .expect("invariant: no panic while the tables are held")
     }
 
     pub(crate) fn tables_mut(&self) -> std::sync::RwLockWriteGuard<'_, tables::Tables> {
-        self.tables.write().expect("invariant: no panic while the tables are held")
+        self.tables
+            .write()
+            .expect("invariant: no panic while the tables are held")
     }
 
     pub(crate) fn clients(&self) -> std::sync::MutexGuard<'_, clients::Clients> {
-        self.clients.lock().expect("invariant: no panic while the clients are held")
+        self.clients
+            .lock()
+            .expect("invariant: no panic while the clients are held")
     }
 }

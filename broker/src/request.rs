@@ -50,8 +50,7 @@ impl Handler for Broker {
 
 fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     use RequestCode as Code;
-    let code = Code::from_number(request.code)
-        .ok_or_else(|| Refusal::unsupported(request.code))?;
+    let code = Code::from_number(request.code).ok_or_else(|| Refusal::unsupported(request.code))?;
     match code {
         Code::SendMessageV2 => send::send(broker, request, peer),
         Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request, peer),
@@ -76,7 +75,13 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
 impl Broker {
     /// Sends the answer unless none is wanted, and counts how long it took.
     fn reply(&self, request: &Frame, answer: &Frame, peer: &Peer, received: Instant) {
-        self.reply_parts(request, answer, std::slice::from_ref(&answer.body), peer, received);
+        self.reply_parts(
+            request,
+            answer,
+            std::slice::from_ref(&answer.body),
+            peer,
+            received,
+        );
     }
 
     fn reply_parts(
@@ -90,7 +95,8 @@ impl Broker {
         if !request.is_oneway() {
             peer.send_parts(answer, body);
         }
-        self.metrics.answered(request.code, answer.code, received.elapsed());
+        self.metrics
+            .answered(request.code, answer.code, received.elapsed());
     }
 
     /// Writes a change to the log; `done` runs once it has committed and been applied, or when
@@ -102,7 +108,24 @@ impl Broker {
     ) {
         let broker = Arc::clone(self);
         let (kind, payload) = change.encode();
-        let body = state::encode(&[Entry { kind, payload: &payload }]);
+        self.write(kind, &payload, move |appended| {
+            let result = appended.map(|appended| {
+                if broker.tables_mut().apply(change, appended.store_ms) {
+                    broker.registration.changed();
+                }
+            });
+            done(&broker, result);
+        });
+    }
+
+    /// Writes an entry to the log as a state record of its own.
+    pub(crate) fn write(
+        &self,
+        kind: u8,
+        payload: &[u8],
+        done: impl FnOnce(Result<Appended, Refusal>) + Send + 'static,
+    ) {
+        let body = state::encode(&[Entry { kind, payload }]);
         let message = Message {
             topic: STATE_TOPIC.into(),
             queue: 0,
@@ -115,19 +138,10 @@ impl Broker {
             body: body.into(),
             properties: Bytes::new(),
         };
-        self.store.append(
-            message,
-            Box::new(move |appended| {
-                let result = appended.map_err(|error| append_refusal(&error));
-                if let Ok(appended) = &result {
-                    let Appended { store_ms, .. } = appended;
-                    if broker.tables_mut().apply(change, *store_ms) {
-                        broker.registration.changed();
-                    }
-                }
-                done(&broker, result.map(|_| ()));
-            }),
-        );
+        let then = |appended: Result<_, AppendError>| {
+            done(appended.map_err(|error| append_refusal(&error)));
+        };
+        self.store.append(message, Box::new(then));
     }
 
     /// A change asked for by an administrator: answered when it has committed.
@@ -139,7 +153,10 @@ impl Broker {
     ) -> Answer {
         let (received, peer) = (Instant::now(), Arc::clone(peer));
         // The request without its body: all that an answer needs.
-        let request = Frame { body: Bytes::new(), ..request.clone() };
+        let request = Frame {
+            body: Bytes::new(),
+            ..request.clone()
+        };
         self.change(change, move |broker, result| {
             let answer = match result {
                 Ok(()) => request.answer(ResponseCode::Success),
@@ -155,7 +172,9 @@ impl Broker {
 /// they take for success.
 fn append_refusal(error: &AppendError) -> Refusal {
     let code = match error {
-        AppendError::Encode(_) => ResponseCode::MessageIllegal,
+        AppendError::Message(_) | AppendError::RecordTooLarge { .. } => {
+            ResponseCode::MessageIllegal
+        }
         _ => ResponseCode::ServiceNotAvailable,
     };
     Refusal::new(code, error.to_string())

@@ -10,7 +10,7 @@
 //! 2  topic set        JSON as in topics.json
 //! 3  topic deleted    its name
 //! 4  group set        JSON as in subscriptionGroup.json
-//! 5  group deleted    its name
+//! 5  group deleted    u8 whether its offsets go too, its name
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
 //! ```
 
@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use protocol::body::{
-    ConsumerOffsetTable, DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE,
-    SubscriptionGroupConfig, SubscriptionGroupTable, TopicConfig, TopicConfigTable,
+    ConsumerOffsetTable, DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig,
+    SubscriptionGroupTable, TopicConfig, TopicConfigTable,
 };
 use protocol::json::{from_fastjson, to_fastjson, to_json};
 use protocol::topic::{self, DEFAULT_TOPIC};
@@ -39,7 +39,7 @@ pub enum Change {
     Topic(TopicConfig),
     TopicDeleted(String),
     Group(SubscriptionGroupConfig),
-    GroupDeleted { group: String },
+    GroupDeleted { group: String, clean_offsets: bool },
     Offsets(Vec<Offset>),
 }
 
@@ -98,12 +98,22 @@ impl Tables {
         add("SELF_TEST_TOPIC", 1, read_write);
         add(cluster, 16, read_write | PERM_INHERIT);
         add(broker, 1, read_write | PERM_INHERIT);
-        let version = DataVersion { state_version: epoch as i64, ..DataVersion::default() };
-        Self { built_in, version, ..Self::default() }
+        let version = DataVersion {
+            state_version: epoch as i64,
+            ..DataVersion::default()
+        };
+        Self {
+            built_in,
+            version,
+            ..Self::default()
+        }
     }
 
     pub fn topic(&self, name: &str) -> Option<Arc<TopicConfig>> {
-        self.topics.get(name).or_else(|| self.built_in.get(name)).cloned()
+        self.topics
+            .get(name)
+            .or_else(|| self.built_in.get(name))
+            .cloned()
     }
 
     pub fn group(&self, name: &str) -> Option<Arc<SubscriptionGroupConfig>> {
@@ -111,15 +121,25 @@ impl Tables {
     }
 
     pub fn offset(&self, topic: &str, group: &str, queue: i32) -> Option<i64> {
-        let of = Consumed { topic: topic.to_owned(), group: group.to_owned() };
+        let of = Consumed {
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+        };
         self.offsets.get(&of)?.get(&i64::from(queue)).copied()
     }
 
     /// Notes how far a group has come; it is written with the next tick.
     pub fn commit_offset(&mut self, offset: Offset) {
-        let of = Consumed { topic: offset.topic, group: offset.group };
+        let of = Consumed {
+            topic: offset.topic,
+            group: offset.group,
+        };
         let queue = i64::from(offset.queue);
-        if self.offsets.entry(of.clone()).or_default().insert(queue, offset.offset)
+        if self
+            .offsets
+            .entry(of.clone())
+            .or_default()
+            .insert(queue, offset.offset)
             != Some(offset.offset)
         {
             self.dirty.insert((of, queue));
@@ -132,13 +152,16 @@ impl Tables {
             .into_iter()
             .filter_map(|(of, queue)| {
                 let offset = *self.offsets.get(&of)?.get(&queue)?;
-                Some(Offset { topic: of.topic, group: of.group, queue: queue as i32, offset })
+                Some(Offset {
+                    topic: of.topic,
+                    group: of.group,
+                    queue: queue as i32,
+                    offset,
+                })
             })
             .collect();
         // One order, so that equal states write equal bytes.
-        changed.sort_by(|a, b| {
-            (&a.topic, &a.group, a.queue).cmp(&(&b.topic, &b.group, b.queue))
-        });
+        changed.sort_by(|a, b| (&a.topic, &a.group, a.queue).cmp(&(&b.topic, &b.group, b.queue)));
         changed
     }
 
@@ -158,17 +181,26 @@ impl Tables {
                 self.topics.remove(&name).is_some() && self.touch(now_ms)
             }
             Change::Group(config) => {
-                self.groups.insert(config.group_name.clone(), Arc::new(config));
+                self.groups
+                    .insert(config.group_name.clone(), Arc::new(config));
                 false
             }
-            Change::GroupDeleted { group } => {
+            Change::GroupDeleted {
+                group,
+                clean_offsets,
+            } => {
                 self.groups.remove(&group);
-                self.offsets.retain(|of, _| of.group != group);
+                if clean_offsets {
+                    self.offsets.retain(|of, _| of.group != group);
+                }
                 false
             }
             Change::Offsets(offsets) => {
                 for offset in offsets {
-                    let of = Consumed { topic: offset.topic, group: offset.group };
+                    let of = Consumed {
+                        topic: offset.topic,
+                        group: offset.group,
+                    };
                     let queues = self.offsets.entry(of).or_default();
                     queues.insert(i64::from(offset.queue), offset.offset);
                 }
@@ -190,21 +222,34 @@ impl Tables {
     /// What is registered at the name servers: every topic but our own state.
     pub fn registered_topics(&self) -> TopicConfigTable {
         let topics = self.built_in.iter().chain(&self.topics);
-        let topic_config_table =
-            topics.map(|(name, config)| (name.clone(), (**config).clone())).collect();
-        TopicConfigTable { data_version: self.version, topic_config_table }
+        let topic_config_table = topics
+            .map(|(name, config)| (name.clone(), (**config).clone()))
+            .collect();
+        TopicConfigTable {
+            data_version: self.version,
+            topic_config_table,
+        }
     }
 
     /// The JSON files of a Java broker's `config` directory that hold these tables.
     pub fn java_files(&self) -> Vec<(String, String)> {
         let data_version = self.version;
-        let groups = self.groups.iter().map(|(name, group)| (name.clone(), (**group).clone()));
-        let groups =
-            SubscriptionGroupTable { data_version, subscription_group_table: groups.collect() };
-        let offsets = self.offsets.iter().map(|(of, queues)| {
-            (format!("{}@{}", of.topic, of.group), queues.clone())
-        });
-        let offsets = ConsumerOffsetTable { data_version, offset_table: offsets.collect() };
+        let groups = self
+            .groups
+            .iter()
+            .map(|(name, group)| (name.clone(), (**group).clone()));
+        let groups = SubscriptionGroupTable {
+            data_version,
+            subscription_group_table: groups.collect(),
+        };
+        let offsets = self
+            .offsets
+            .iter()
+            .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
+        let offsets = ConsumerOffsetTable {
+            data_version,
+            offset_table: offsets.collect(),
+        };
         [
             ("topics.json", to_fastjson(&self.registered_topics())),
             ("subscriptionGroup.json", to_fastjson(&groups)),
@@ -222,7 +267,14 @@ impl Change {
             Self::Topic(config) => (KIND_TOPIC, to_json(config)),
             Self::TopicDeleted(name) => (KIND_TOPIC_DELETED, name.clone().into_bytes()),
             Self::Group(config) => (KIND_GROUP, to_json(config)),
-            Self::GroupDeleted { group } => (KIND_GROUP_DELETED, group.clone().into_bytes()),
+            Self::GroupDeleted {
+                group,
+                clean_offsets,
+            } => {
+                let mut out = vec![u8::from(*clean_offsets)];
+                out.extend(group.as_bytes());
+                (KIND_GROUP_DELETED, out)
+            }
             Self::Offsets(offsets) => {
                 let mut out = Vec::new();
                 for offset in offsets {
@@ -240,9 +292,12 @@ impl Change {
 
     /// Reads an entry; `None` when it is the store's own.
     pub fn decode(entry: Entry<'_>) -> Result<Option<Self>, ChangeError> {
-        let broken = |reason: String| ChangeError { kind: entry.kind, reason };
-        let text = || {
-            let text = std::str::from_utf8(entry.payload).map_err(|e| broken(e.to_string()))?;
+        let broken = |reason: String| ChangeError {
+            kind: entry.kind,
+            reason,
+        };
+        let text = |bytes| {
+            let text = std::str::from_utf8(bytes).map_err(|e| broken(e.to_string()))?;
             Ok(text.to_owned())
         };
         Ok(Some(match entry.kind {
@@ -251,16 +306,29 @@ impl Change {
                 let config = from_fastjson(entry.payload).map_err(|e| broken(e.to_string()))?;
                 Self::Topic(config)
             }
-            KIND_TOPIC_DELETED => Self::TopicDeleted(text()?),
+            KIND_TOPIC_DELETED => Self::TopicDeleted(text(entry.payload)?),
             KIND_GROUP => {
                 let config = from_fastjson(entry.payload).map_err(|e| broken(e.to_string()))?;
                 Self::Group(config)
             }
-            KIND_GROUP_DELETED => Self::GroupDeleted { group: text()? },
+            KIND_GROUP_DELETED => {
+                let (clean, group) = entry
+                    .payload
+                    .split_first()
+                    .ok_or_else(|| broken("it is empty".into()))?;
+                Self::GroupDeleted {
+                    group: text(group)?,
+                    clean_offsets: *clean != 0,
+                }
+            }
             KIND_OFFSETS => Self::Offsets(
                 decode_offsets(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),
-            _ => return Err(broken("the kind is unknown; a later release wrote it".into())),
+            _ => {
+                return Err(broken(
+                    "the kind is unknown; a later release wrote it".into(),
+                ));
+            }
         }))
     }
 }
@@ -306,14 +374,24 @@ mod tests {
     use super::*;
 
     fn offset(topic: &str, group: &str, queue: i32, offset: i64) -> Offset {
-        Offset { topic: topic.into(), group: group.into(), queue, offset }
+        Offset {
+            topic: topic.into(),
+            group: group.into(),
+            queue,
+            offset,
+        }
     }
 
     #[test]
     fn changes_are_frozen_bytes_and_come_back() {
-        let topic = TopicConfig { topic_name: "T".into(), ..TopicConfig::default() };
-        let group =
-            SubscriptionGroupConfig { group_name: "g".into(), ..SubscriptionGroupConfig::default() };
+        let topic = TopicConfig {
+            topic_name: "T".into(),
+            ..TopicConfig::default()
+        };
+        let group = SubscriptionGroupConfig {
+            group_name: "g".into(),
+            ..SubscriptionGroupConfig::default()
+        };
         let rows: Vec<(Change, u8, &[u8])> = vec![
             (
                 Change::Topic(topic),
@@ -326,7 +404,7 @@ mod tests {
                 4,
                 br#"{"attributes":{},"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#,
             ),
-            (Change::GroupDeleted { group: "g".into() }, 5, b"g"),
+            (Change::GroupDeleted { group: "g".into(), clean_offsets: true }, 5, b"\x01g"),
             (
                 Change::Offsets(vec![offset("T", "g", 1, 258)]),
                 6,
@@ -338,10 +416,20 @@ mod tests {
             let entry = Entry { kind, payload };
             assert_eq!(Change::decode(entry).expect("good"), Some(change));
         }
-        let short = Entry { kind: 6, payload: b"\0\x09T" };
+        let short = Entry {
+            kind: 6,
+            payload: b"\0\x09T",
+        };
         assert!(Change::decode(short).is_err());
-        let later = Change::decode(Entry { kind: 99, payload: b"" }).expect_err("unknown");
-        assert!(later.to_string().contains("a later release wrote it"), "{later}");
+        let later = Change::decode(Entry {
+            kind: 99,
+            payload: b"",
+        })
+        .expect_err("unknown");
+        assert!(
+            later.to_string().contains("a later release wrote it"),
+            "{later}"
+        );
     }
 
     #[test]
@@ -357,20 +445,41 @@ mod tests {
         let mut again = Tables::new("c", "b", 2, None);
         again.apply(Change::Offsets(taken), 0);
         assert_eq!(again.offset("T", "g", 1), Some(6));
-        assert!(again.take_dirty_offsets().is_empty(), "what is in the log is not dirty");
-        again.apply(Change::GroupDeleted { group: "g".into() }, 0);
-        assert_eq!(again.offset("T", "g", 1), None);
+        assert!(
+            again.take_dirty_offsets().is_empty(),
+            "what is in the log is not dirty"
+        );
+        for (clean_offsets, left) in [(false, Some(6)), (true, None)] {
+            again.apply(
+                Change::GroupDeleted {
+                    group: "g".into(),
+                    clean_offsets,
+                },
+                0,
+            );
+            assert_eq!(again.offset("T", "g", 1), left);
+        }
     }
 
     #[test]
     fn the_version_moves_only_when_topics_do() {
         let mut tables = Tables::new("c", "b", 3, None);
-        let topic = TopicConfig { topic_name: "T".into(), ..TopicConfig::default() };
+        let topic = TopicConfig {
+            topic_name: "T".into(),
+            ..TopicConfig::default()
+        };
         let before = tables.version();
         assert_eq!(before.state_version, 3);
         assert!(tables.apply(Change::Topic(topic.clone()), 9));
         assert!(!tables.apply(Change::Topic(topic), 10), "the same again");
-        assert_eq!(tables.version(), DataVersion { counter: 1, timestamp: 9, ..before });
+        assert_eq!(
+            tables.version(),
+            DataVersion {
+                counter: 1,
+                timestamp: 9,
+                ..before
+            }
+        );
         assert!(tables.apply(Change::TopicDeleted("T".into()), 11));
         assert!(!tables.apply(Change::TopicDeleted("T".into()), 12));
         assert!(tables.topic("T").is_none() && tables.topic(DEFAULT_TOPIC).is_none());
@@ -386,9 +495,17 @@ mod tests {
             ("rmq_sys_x", 4, None),
         ] {
             let created = inherited(name, &default, wanted);
-            assert_eq!(created.map(|c| (c.write_queue_nums, c.perm)), expect, "{name} {wanted}");
+            assert_eq!(
+                created.map(|c| (c.write_queue_nums, c.perm)),
+                expect,
+                "{name} {wanted}"
+            );
         }
         let plain = TopicConfig::default();
-        assert_eq!(inherited("T", &plain, 4), None, "its perm has no inherit bit");
+        assert_eq!(
+            inherited("T", &plain, 4),
+            None,
+            "its perm has no inherit bit"
+        );
     }
 }

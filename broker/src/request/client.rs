@@ -24,10 +24,12 @@ pub(super) fn heartbeat(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>)
     }
     let heard = broker.clients().heard(&heartbeat, peer);
     notify_members(broker, heard.changed);
-    Ok(Some(request.answer(ResponseCode::Success).with_header(&HeartbeatAnswer {
-        version_2: true,
-        subscription_changed: heard.subscription_changed,
-    })))
+    Ok(Some(request.answer(ResponseCode::Success).with_header(
+        &HeartbeatAnswer {
+            version_2: true,
+            subscription_changed: heard.subscription_changed,
+        },
+    )))
 }
 
 /// Tells the members of groups that changed, where their group wants it.
@@ -39,7 +41,10 @@ pub(super) fn notify_members(broker: &Broker, changed: Vec<Changed>) {
         }
         let header = ConsumerGroupOf { group };
         for member in members {
-            member.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header));
+            member.notify(Frame::request(
+                RequestCode::NotifyConsumerIdsChanged,
+                &header,
+            ));
         }
     }
 }
@@ -74,8 +79,7 @@ impl Broker {
         if let Some(known) = known {
             return Some((*known).clone());
         }
-        if !self.config.properties.auto_create_subscription_group || validate_group(name).is_err()
-        {
+        if !self.config.properties.auto_create_subscription_group || validate_group(name).is_err() {
             return None;
         }
         let created = SubscriptionGroupConfig {
@@ -83,10 +87,13 @@ impl Broker {
             ..SubscriptionGroupConfig::default()
         };
         let group = name.to_owned();
-        self.change(Change::Group(created.clone()), move |_, result| match result {
-            Ok(()) => tracing::info!(group, "consumer group created by its first member"),
-            Err(refusal) => tracing::warn!(group, %refusal, "consumer group not created"),
-        });
+        self.change(
+            Change::Group(created.clone()),
+            move |_, result| match result {
+                Ok(()) => tracing::info!(group, "consumer group created by its first member"),
+                Err(refusal) => tracing::warn!(group, %refusal, "consumer group not created"),
+            },
+        );
         Some(created)
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn create(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
 pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = DeleteGroup::read(&request.fields)?;
     tracing::info!(group = header.group, peer = %peer.address, "consumer group deleted");
-    broker.change_and_answer(Change::GroupDeleted { group: header.group }, request, peer)
+    let change = Change::GroupDeleted {
+        group: header.group,
+        clean_offsets: header.clean_offset,
+    };
+    broker.change_and_answer(change, request, peer)
 }
 
 pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {
@@ -32,5 +36,9 @@ pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {
         let remark = format!("No group in this broker. group: {}", header.group);
         Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
     })?;
-    Ok(Some(request.answer(ResponseCode::Success).with_body(to_json(&*config))))
+    Ok(Some(
+        request
+            .answer(ResponseCode::Success)
+            .with_body(to_json(&*config)),
+    ))
 }

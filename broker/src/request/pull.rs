@@ -56,7 +56,13 @@ pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
     };
     let deadline = tokio::time::Instant::now() + hold;
     let request = request.clone();
-    let held = Held { request, header, filter, peer: Arc::clone(peer), deadline };
+    let held = Held {
+        request,
+        header,
+        filter,
+        peer: Arc::clone(peer),
+        deadline,
+    };
     look_again(broker, held, hold > Duration::ZERO);
     Ok(None)
 }
@@ -66,7 +72,10 @@ pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
 pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
     let received = Instant::now();
     match read(broker, &held, Wait::Never) {
-        Ok(Read { status: ReadStatus::WouldBlock, .. }) => {
+        Ok(Read {
+            status: ReadStatus::WouldBlock,
+            ..
+        }) => {
             let broker = Arc::clone(broker);
             tokio::task::spawn_blocking(move || {
                 let read = read(&broker, &held, Wait::ForDisk);
@@ -86,12 +95,20 @@ fn read(broker: &Broker, held: &Held, wait: Wait) -> Result<Read, Refusal> {
         scan_max: SCAN_MAX.max(wanted),
     };
     let wants = &mut |tags_code| held.filter.wants(tags_code);
-    broker.store.read(&header.topic, header.queue, header.offset, &limits, wants, wait).map_err(
-        |error| {
+    broker
+        .store
+        .read(
+            &header.topic,
+            header.queue,
+            header.offset,
+            &limits,
+            wants,
+            wait,
+        )
+        .map_err(|error| {
             tracing::error!(topic = header.topic, queue = header.queue, %error, "can't be read");
             Refusal::new(ResponseCode::SystemError, error.to_string())
-        },
-    )
+        })
 }
 
 fn finish(
@@ -113,7 +130,7 @@ fn finish(
         return answer(broker, &held, &read, code, remark, received);
     }
     let (topic, queue) = (held.header.topic.clone(), held.header.queue);
-    let end = || broker.store.range(&topic, queue).max;
+    let end = || broker.store.range(&topic, queue).unwrap_or_default().max;
     if let Err(held) = broker.holds.hold(held, end) {
         // No place to wait: the client asks again.
         answer(broker, &held, &read, code, remark, received);
@@ -128,24 +145,34 @@ fn answer(
     remark: &str,
     received: Instant,
 ) {
-    let answer = held.request.answer(code).with_remark(remark).with_header(&PullMessageAnswer {
-        suggested_broker: 0,
-        next_offset: read.next,
-        min_offset: read.min,
-        max_offset: read.max,
-        topic_sys_flag: Some(0),
-        group_sys_flag: Some(0),
-    });
+    let answer = held
+        .request
+        .answer(code)
+        .with_remark(remark)
+        .with_header(&PullMessageAnswer {
+            suggested_broker: 0,
+            next_offset: read.next,
+            min_offset: read.min,
+            max_offset: read.max,
+            topic_sys_flag: Some(0),
+            group_sys_flag: Some(0),
+        });
     let header = &held.header;
     let bytes = read.records.iter().map(bytes::Bytes::len).sum();
-    broker.metrics.messages_out(&header.topic, &header.group, read.records.len(), bytes);
+    broker
+        .metrics
+        .messages_out(&header.topic, &header.group, read.records.len(), bytes);
     broker.reply_parts(&held.request, &answer, &read.records, &held.peer, received);
 }
 
 /// The code and the remark for what a read found (`GetMessageStatus.java`).
 fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
     use ResponseCode::{PullNotFound, PullOffsetMoved, PullRetryImmediately, Success};
-    let nothing_here = if offset == 0 { PullNotFound } else { PullOffsetMoved };
+    let nothing_here = if offset == 0 {
+        PullNotFound
+    } else {
+        PullOffsetMoved
+    };
     match status {
         ReadStatus::Found => (Success, "FOUND"),
         ReadStatus::NoMatch => (PullRetryImmediately, "NO_MATCHED_MESSAGE"),
@@ -202,8 +229,7 @@ fn filter(
     if flags.subscription() {
         only_tags(header.expression_type.as_deref())?;
         let expression = header.subscription.as_deref().unwrap_or_default();
-        let parsed =
-            SubscriptionData::of_tags(&header.topic, expression, properties::java_hash);
+        let parsed = SubscriptionData::of_tags(&header.topic, expression, properties::java_hash);
         return match parsed {
             Some(subscription) => Ok(Filter(Arc::new(subscription))),
             None => refuse(ResponseCode::SubscriptionParseFailed, parse_failed),
@@ -217,7 +243,10 @@ fn filter(
         );
     };
     if !group.consume_broadcast_enable && subscribed.message_model == MessageModel::Broadcasting {
-        let remark = format!("the consumer group[{}] can not consume by broadcast way", header.group);
+        let remark = format!(
+            "the consumer group[{}] can not consume by broadcast way",
+            header.group
+        );
         return refuse(ResponseCode::NoPermission, &remark);
     }
     let Some(subscription) = subscribed.subscription else {

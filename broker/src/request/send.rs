@@ -53,14 +53,21 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
     let default = broker.tables().topic(&send.header.default_topic);
     let created = default
         .and_then(|default| {
-            inherited(&send.header.topic, &default, send.header.default_topic_queues)
+            inherited(
+                &send.header.topic,
+                &default,
+                send.header.default_topic_queues,
+            )
         })
         .ok_or_else(|| unknown(&send.header.topic))?;
     tracing::info!(topic = created.topic_name, peer = %peer.address, "created by a send");
-    broker.change(Change::Topic(created.clone()), move |broker, result| match result {
-        Ok(()) => send.append(broker, &created),
-        Err(refusal) => send.refuse(broker, &refusal),
-    });
+    broker.change(
+        Change::Topic(created.clone()),
+        move |broker, result| match result {
+            Ok(()) => send.append(broker, &created),
+            Err(refusal) => send.refuse(broker, &refusal),
+        },
+    );
     Ok(None)
 }
 
@@ -103,8 +110,11 @@ impl Send {
             Ok(message) => message,
             Err(refusal) => return self.refuse(broker, &refusal),
         };
-        let (topic, queue, bytes) =
-            (Arc::clone(&message.topic), message.queue, self.request.body.len());
+        let (topic, queue, bytes) = (
+            Arc::clone(&message.topic),
+            message.queue,
+            self.request.body.len(),
+        );
         let transaction_id =
             properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
         let broker_then = Arc::clone(broker);
@@ -152,11 +162,19 @@ impl Send {
 
     /// The sender's properties and those that the broker adds.
     fn properties(&self, broker: &Broker) -> Bytes {
-        let sent = self.header.properties.as_deref().unwrap_or_default().as_bytes();
+        let sent = self
+            .header
+            .properties
+            .as_deref()
+            .unwrap_or_default()
+            .as_bytes();
         // A receipt handle is given out, never sent in.
         let mut all = properties::remove(sent, properties::POP_CK);
         for (name, value) in [
-            (properties::MSG_REGION, broker.config.properties.region_id.as_str()),
+            (
+                properties::MSG_REGION,
+                broker.config.properties.region_id.as_str(),
+            ),
             (properties::TRACE_ON, "true"),
             (properties::CLUSTER, broker.config.cluster.as_str()),
         ] {
@@ -179,19 +197,28 @@ impl Send {
         transaction_id: Option<String>,
     ) {
         let mut answer =
-            self.request.answer(ResponseCode::Success).with_header(&SendMessageAnswer {
-                message_id: appended.message_id(),
-                queue,
-                queue_offset: appended.queue_offset,
-                transaction_id,
-            });
-        answer.fields.set(properties::MSG_REGION, &broker.config.properties.region_id);
+            self.request
+                .answer(ResponseCode::Success)
+                .with_header(&SendMessageAnswer {
+                    message_id: appended.message_id(),
+                    queue,
+                    queue_offset: appended.queue_offset,
+                    transaction_id,
+                });
+        answer
+            .fields
+            .set(properties::MSG_REGION, &broker.config.properties.region_id);
         answer.fields.set(properties::TRACE_ON, true);
         broker.reply(&self.request, &answer, &self.peer, self.received);
     }
 
     fn refuse(&self, broker: &Broker, refusal: &Refusal) {
         tracing::debug!(topic = self.header.topic, %refusal, "send refused");
-        broker.reply(&self.request, &refusal.answer(&self.request), &self.peer, self.received);
+        broker.reply(
+            &self.request,
+            &refusal.answer(&self.request),
+            &self.peer,
+            self.received,
+        );
     }
 }

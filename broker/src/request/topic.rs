@@ -14,7 +14,7 @@ use super::Answer;
 use crate::Broker;
 use crate::tables::Change;
 
-pub const QUEUES_MAX: i32 = 65_536;
+const QUEUES_MAX: i32 = 65_536;
 
 pub(super) fn create(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = CreateTopic::read(&request.fields)?;
@@ -27,9 +27,10 @@ pub(super) fn create(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
 
 fn config(header: &CreateTopic, known: Option<&TopicConfig>) -> Result<TopicConfig, Refusal> {
     let refuse = |remark: String| Err(Refusal::new(ResponseCode::InvalidParameter, remark));
-    for (name, queues) in
-        [("readQueueNums", header.read_queues), ("writeQueueNums", header.write_queues)]
-    {
+    for (name, queues) in [
+        ("readQueueNums", header.read_queues),
+        ("writeQueueNums", header.write_queues),
+    ] {
         if !(0..=QUEUES_MAX).contains(&queues) {
             return refuse(format!("{name} is {queues}, not 0 to {QUEUES_MAX}"));
         }
@@ -37,8 +38,13 @@ fn config(header: &CreateTopic, known: Option<&TopicConfig>) -> Result<TopicConf
     if header.perm & !(PERM_READ | PERM_WRITE | PERM_INHERIT) != 0 {
         return refuse(format!("perm is {}, not a sum of 4, 2 and 1", header.perm));
     }
-    let mut attributes = known.map(|known| known.attributes.clone()).unwrap_or_default();
-    set_attributes(&mut attributes, header.attributes.as_deref().unwrap_or_default())?;
+    let mut attributes = known
+        .map(|known| known.attributes.clone())
+        .unwrap_or_default();
+    set_attributes(
+        &mut attributes,
+        header.attributes.as_deref().unwrap_or_default(),
+    )?;
     Ok(TopicConfig {
         attributes,
         order: header.order,
@@ -54,8 +60,10 @@ fn config(header: &CreateTopic, known: Option<&TopicConfig>) -> Result<TopicConf
 /// Applies `+key=value,-key`.
 fn set_attributes(attributes: &mut BTreeMap<String, String>, text: &str) -> Result<(), Refusal> {
     for item in text.split(',').filter(|item| !item.is_empty()) {
-        match (item.strip_prefix('+').and_then(|set| set.split_once('=')), item.strip_prefix('-'))
-        {
+        match (
+            item.strip_prefix('+').and_then(|set| set.split_once('=')),
+            item.strip_prefix('-'),
+        ) {
             (Some((key, value)), _) if !key.is_empty() => {
                 attributes.insert(key.to_owned(), value.to_owned());
             }
@@ -84,7 +92,11 @@ pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {
         let remark = format!("No topic in this broker. topic: {}", header.topic);
         Refusal::new(ResponseCode::TopicNotExist, remark)
     })?;
-    Ok(Some(request.answer(ResponseCode::Success).with_body(to_json(&*config))))
+    Ok(Some(
+        request
+            .answer(ResponseCode::Success)
+            .with_body(to_json(&*config)),
+    ))
 }
 
 /// A name that an administrator may create or delete.
@@ -114,9 +126,14 @@ mod tests {
             ("-", None),
         ] {
             let mut attributes = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
-            let set = set_attributes(&mut attributes, text).ok().map(|()| attributes);
+            let set = set_attributes(&mut attributes, text)
+                .ok()
+                .map(|()| attributes);
             let expect = expect.map(|pairs| {
-                pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+                pairs
+                    .into_iter()
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .collect()
             });
             assert_eq!(set, expect, "{text:?}");
         }
@@ -133,9 +150,18 @@ mod tests {
         };
         assert!(config(&header, None).is_ok());
         for bad in [
-            CreateTopic { read_queues: -1, ..header.clone() },
-            CreateTopic { write_queues: QUEUES_MAX + 1, ..header.clone() },
-            CreateTopic { perm: 16, ..header.clone() },
+            CreateTopic {
+                read_queues: -1,
+                ..header.clone()
+            },
+            CreateTopic {
+                write_queues: QUEUES_MAX + 1,
+                ..header.clone()
+            },
+            CreateTopic {
+                perm: 16,
+                ..header.clone()
+            },
         ] {
             let refused = config(&bad, None).expect_err("bad");
             assert_eq!(refused.code, ResponseCode::InvalidParameter);
