@@ -385,3 +385,6 @@ impl<'a> Fields<'a> {
         Ok(SocketAddr::new(ip, port))
     }
 }
+
+#[cfg(test)]
+mod tests;

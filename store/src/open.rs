@@ -84,7 +84,7 @@ impl Store {
         std::fs::create_dir_all(dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         let identity = identify(dir, &options)?;
-        crate::java::check_untouched(dir)?;
+        crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
         std::fs::write(dir.join("abort"), std::process::id().to_string())?;
         let (end, last_ms) = (recovered.end, recovered.last_ms);
@@ -155,6 +155,13 @@ impl Store {
         }
     }
 
+    /// Leaves the directory as a killed process would.
+    #[cfg(test)]
+    pub(crate) fn crash(self) {
+        self.threads.stop();
+        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Stores what waits, refuses the rest, and leaves the directory clean. Reads go on. Calling
     /// it again does nothing.
     pub fn close(&self) {
@@ -163,7 +170,7 @@ impl Store {
 }
 
 impl Inner {
-    fn new(
+    pub(crate) fn new(
         dir: &Path,
         identity: Identity,
         options: &Options,
@@ -204,7 +211,7 @@ impl Inner {
     }
 
     /// Makes the directory one that opens without recovery, then lets go of it.
-    fn finish(&self) -> Result<(), OpenError> {
+    pub(crate) fn finish(&self) -> Result<(), OpenError> {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.sync_log()?;
         let confirm = self.progress.confirm.load(Ordering::Acquire);
@@ -337,13 +344,22 @@ impl Threads {
     }
 
     fn close(&self) {
+        if self.stop()
+            && let Err(error) = self.inner.finish()
+        {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+    }
+
+    /// Ends the threads when what waits is stored; says whether this call has done so.
+    fn stop(&self) -> bool {
         self.inner.queue.close();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.take() else { return };
+        let Some(writer) = writer.take() else { return false };
         if writer.thread().id() == thread::current().id() {
             // The last handle went inside a callback; the next open recovers.
             self.inner.keeper.stop();
-            return;
+            return false;
         }
         let _ = writer.join();
         self.inner.keeper.stop();
@@ -351,9 +367,7 @@ impl Threads {
         for keeper in keepers.drain(..) {
             let _ = keeper.join();
         }
-        if let Err(error) = self.inner.finish() {
-            tracing::warn!(%error, "the store was not closed cleanly");
-        }
+        true
     }
 }
 

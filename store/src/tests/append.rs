@@ -66,7 +66,7 @@ fn statuses_are_javas() {
         ("T", 0, 11, OverflowBadly, 10, 0),
         ("T", 0, i64::MAX, OverflowBadly, 10, 0),
     ];
-    let even = protocol::properties::tags_code(Some("even"));
+    let even = properties::tags_code(Some("even"));
     for (topic, queue, from, status, next, count) in rows {
         let limits = ReadLimits { messages_max: 5, ..ALL };
         let found = store.read(topic, queue, from, &limits, &mut |tags| tags == even, Wait::Never);
@@ -202,7 +202,6 @@ fn refusals() {
     check(message(&long, 0, b"x", None), "the topic has 256 bytes");
     check(message("T", 0, &large, None), "does not fit a log file");
     check(message("T", 0, &vec![0; (4 << 20) + 1], None), "the body has 4194305 bytes");
-    store.inner.disk_used_percent_max.store(0, Ordering::Relaxed);
     drop(store);
     let full = Options { disk_used_percent_max: 0, ..options() };
     let store = try_open(dir.path(), full).expect("a full disk still opens");
