@@ -41,10 +41,15 @@ pub const CRC32: &str = "__CRC32#";
 
 /// Every well-formed property, in the order of the string.
 pub fn iter(properties: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    properties.split(|byte| *byte == VALUE_END).filter_map(|segment| {
-        let (name, value) = split(segment)?;
-        Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
-    })
+    properties
+        .split(|byte| *byte == VALUE_END)
+        .filter_map(|segment| {
+            let (name, value) = split(segment)?;
+            Some((
+                std::str::from_utf8(name).ok()?,
+                std::str::from_utf8(value).ok()?,
+            ))
+        })
 }
 
 /// The value of one property, without allocation.
@@ -104,12 +109,15 @@ pub fn remove(properties: &[u8], name: &str) -> Vec<u8> {
 
 /// Java's `String.hashCode`: over UTF-16 units, wrapping.
 pub fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+    text.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
 }
 
 /// What a queue entry says of a message's tag: the sign-extended hash, 0 without a tag.
 pub fn tags_code(tags: Option<&str>) -> i64 {
-    tags.filter(|tags| !tags.is_empty()).map_or(0, |tags| i64::from(java_hash(tags)))
+    tags.filter(|tags| !tags.is_empty())
+        .map_or(0, |tags| i64::from(java_hash(tags)))
 }
 
 fn split(segment: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -125,11 +133,15 @@ mod tests {
 
     #[test]
     fn reads_as_java_reads() {
-        let rows: &[(&[u8], &[(&str, &str)])] = &[
+        type Row = (&'static [u8], &'static [(&'static str, &'static str)]);
+        let rows: &[Row] = &[
             (b"", &[]),
             (b"TAGS\x01a\x02", &[("TAGS", "a")]),
             (b"TAGS\x01a", &[("TAGS", "a")]),
-            (b"TAGS\x01a\x02KEYS\x01k1 k2\x02", &[("TAGS", "a"), ("KEYS", "k1 k2")]),
+            (
+                b"TAGS\x01a\x02KEYS\x01k1 k2\x02",
+                &[("TAGS", "a"), ("KEYS", "k1 k2")],
+            ),
             (b"\x01a\x02K\x01v\x02", &[("K", "v")]),
             (b"a\x01\x02K\x01v\x02", &[("K", "v")]),
             (b"nothing\x02K\x01v\x02\x02", &[("K", "v")]),
@@ -143,13 +155,23 @@ mod tests {
             }
         }
         assert_eq!(get(b"A\x01x\x02AB\x01y\x02", "AB"), Some("y"));
-        assert_eq!(get(b"A\x01x\x02A\x01y\x02", "A"), Some("y"), "the last wins");
+        assert_eq!(
+            get(b"A\x01x\x02A\x01y\x02", "A"),
+            Some("y"),
+            "the last wins"
+        );
         assert_eq!(get(b"A\x01x\x02", "B"), None);
     }
 
     #[test]
     fn sets_and_removes() {
-        let rows: &[(&[u8], &str, Option<&str>, &[u8])] = &[
+        type Row = (
+            &'static [u8],
+            &'static str,
+            Option<&'static str>,
+            &'static [u8],
+        );
+        let rows: &[Row] = &[
             (b"", "A", Some("x"), b"A\x01x\x02"),
             (b"A\x01x\x02", "A", Some("y"), b"A\x01y\x02"),
             (b"A\x01x\x02B\x01z", "A", Some("y"), b"B\x01z\x02A\x01y\x02"),
@@ -170,7 +192,12 @@ mod tests {
 
     #[test]
     fn hashes_as_java_hashes() {
-        for (text, hash) in [("", 0), ("TagA", 2_598_919), ("g1", 3242), ("\u{1F600}", 1_772_899)] {
+        for (text, hash) in [
+            ("", 0),
+            ("TagA", 2_598_919),
+            ("g1", 3242),
+            ("\u{1F600}", 1_772_899),
+        ] {
             assert_eq!(java_hash(text), hash, "{text}");
         }
         assert_eq!(tags_code(Some("TagA")), 2_598_919);

@@ -140,7 +140,10 @@ impl Message {
         if self.body.len() > BODY_BYTES_MAX {
             return Err(EncodeError::BodyTooLarge(self.body.len()));
         }
-        let close = self.properties.last().is_some_and(|last| *last != properties::VALUE_END);
+        let close = self
+            .properties
+            .last()
+            .is_some_and(|last| *last != properties::VALUE_END);
         let properties_bytes = self.properties.len() + usize::from(close) + CRC_BYTES;
         if properties_bytes > PROPERTIES_BYTES_MAX {
             return Err(EncodeError::PropertiesTooLarge(properties_bytes));
@@ -186,7 +189,11 @@ impl Message {
         }
         put(&mut out, [0; CRC_BYTES]);
         debug_assert_eq!(out.len(), size);
-        Ok(Encoded { bytes: out, store_ms_at, tail })
+        Ok(Encoded {
+            bytes: out,
+            store_ms_at,
+            tail,
+        })
     }
 }
 
@@ -198,7 +205,11 @@ impl Encoded {
 
     /// Writes where and when the record is stored, and its CRC; the bytes are then complete.
     pub fn place(&mut self, queue_offset: i64, position: u64, store_ms: i64) -> &[u8] {
-        patch(&mut self.bytes, QUEUE_OFFSET_AT, &queue_offset.to_be_bytes());
+        patch(
+            &mut self.bytes,
+            QUEUE_OFFSET_AT,
+            &queue_offset.to_be_bytes(),
+        );
         patch(&mut self.bytes, POSITION_AT, &position.to_be_bytes());
         patch(&mut self.bytes, self.store_ms_at, &store_ms.to_be_bytes());
         let covered = self.bytes.len() - CRC_BYTES;
@@ -227,7 +238,9 @@ impl<'a> Record<'a> {
             MAGIC_V2 => true,
             other => return Err(DecodeError::Magic(other)),
         };
-        let (covered, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(DecodeError::Truncated)?;
+        let (covered, crc) = bytes
+            .split_last_chunk::<CRC_BYTES>()
+            .ok_or(DecodeError::Truncated)?;
         if *crc != crc_property(crc32fast::hash(covered)) {
             return Err(DecodeError::RecordCrc);
         }
@@ -244,15 +257,20 @@ impl<'a> Record<'a> {
         if body_crc(body) != crc {
             return Err(DecodeError::BodyCrc);
         }
-        let topic_bytes = if v2 { fields.u16()? } else { u16::from(fields.array::<1>()?[0]) };
+        let topic_bytes = if v2 {
+            fields.u16()?
+        } else {
+            u16::from(fields.array::<1>()?[0])
+        };
         let topic = fields.take(usize::from(topic_bytes))?;
         let properties_bytes = usize::from(fields.u16()?);
         let properties = fields.take(properties_bytes)?;
         if !fields.0.is_empty() || topic.is_empty() {
             return Err(DecodeError::Length(size));
         }
-        let (properties, _) =
-            properties.split_last_chunk::<CRC_BYTES>().ok_or(DecodeError::Length(size))?;
+        let (properties, _) = properties
+            .split_last_chunk::<CRC_BYTES>()
+            .ok_or(DecodeError::Length(size))?;
         Ok(Self {
             queue,
             flag,
@@ -279,9 +297,9 @@ impl<'a> Record<'a> {
 
 /// Reads the first bytes at a place of the log; `None` where neither record nor blank starts.
 pub fn head(bytes: [u8; BLANK_BYTES]) -> Option<Head> {
-    let [a, b, c, d, e, f, g, h] = bytes;
-    let size = u32::from_be_bytes([a, b, c, d]) as usize;
-    match u32::from_be_bytes([e, f, g, h]) {
+    let word = u64::from_be_bytes(bytes);
+    let size = (word >> 32) as usize;
+    match word as u32 {
         MAGIC_V1 | MAGIC_V2 if size <= RECORD_BYTES_MAX => Some(Head::Record(size)),
         MAGIC_BLANK => Some(Head::Blank(size)),
         _ => None,
@@ -290,9 +308,7 @@ pub fn head(bytes: [u8; BLANK_BYTES]) -> Option<Head> {
 
 /// The record that fills the rest of a file; what follows its eight bytes is not looked at.
 pub fn blank(remaining: u32) -> [u8; BLANK_BYTES] {
-    let [a, b, c, d] = remaining.to_be_bytes();
-    let [e, f, g, h] = MAGIC_BLANK.to_be_bytes();
-    [a, b, c, d, e, f, g, h]
+    (u64::from(remaining) << 32 | u64::from(MAGIC_BLANK)).to_be_bytes()
 }
 
 /// Whether a record takes a place in its queue: prepared and rolled-back ones do not.
@@ -337,7 +353,10 @@ fn put_host(out: &mut Vec<u8>, host: SocketAddr) {
 
 fn patch(bytes: &mut [u8], at: usize, value: &[u8]) {
     let place = bytes.get_mut(at..at + value.len());
-    debug_assert!(place.is_some(), "a patch lies inside the record that was encoded");
+    debug_assert!(
+        place.is_some(),
+        "a patch lies inside the record that was encoded"
+    );
     if let Some(place) = place {
         place.copy_from_slice(value);
     }
@@ -354,7 +373,10 @@ impl<'a> Fields<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        let (head, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(DecodeError::Truncated)?;
         self.0 = rest;
         Ok(*head)
     }

@@ -36,7 +36,10 @@ impl Checkpoint {
                 return Err(OpenError::Damaged("gantry/checkpoint".into()));
             }
             Err(Refused::Newer(version)) => {
-                return Err(OpenError::Newer { file: "gantry/checkpoint".into(), version });
+                return Err(OpenError::Newer {
+                    file: "gantry/checkpoint".into(),
+                    version,
+                });
             }
         };
         let mut read = || {
@@ -85,7 +88,10 @@ mod tests {
         assert_eq!(bytes[..bytes.len() - 4], *expect);
         let dir = tempfile::tempdir().expect("dir");
         std::fs::create_dir(dir.path().join("gantry")).expect("dir");
-        assert_eq!(Checkpoint::load(dir.path()).expect("none"), Checkpoint::default());
+        assert_eq!(
+            Checkpoint::load(dir.path()).expect("none"),
+            Checkpoint::default()
+        );
         checkpoint.write(dir.path()).expect("write");
         assert_eq!(Checkpoint::load(dir.path()).expect("load"), checkpoint);
     }

@@ -26,11 +26,16 @@ impl Volume {
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         // What only root may use counts as used up, as `df` counts it.
         let total = used + stat.f_bavail;
-        Ok(Self { used_bytes: used * stat.f_frsize, total_bytes: total * stat.f_frsize })
+        Ok(Self {
+            used_bytes: used * stat.f_frsize,
+            total_bytes: total * stat.f_frsize,
+        })
     }
 
     pub fn used_percent(self) -> u8 {
-        (self.used_bytes.saturating_mul(100)).checked_div(self.total_bytes).unwrap_or(0) as u8
+        (self.used_bytes.saturating_mul(100))
+            .checked_div(self.total_bytes)
+            .unwrap_or(0) as u8
     }
 }
 
@@ -46,7 +51,12 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], at: u64, wait: Wait) ->
     if wait == Wait::ForDisk {
         return file.read_exact_at(buf, at);
     }
-    match preadv2(file, &mut [IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
+    match preadv2(
+        file,
+        &mut [IoSliceMut::new(buf)],
+        at,
+        ReadWriteFlags::NOWAIT,
+    ) {
         Ok(read) if read == buf.len() => Ok(()),
         // A part was in memory, or the file ends: the waiting read will tell.
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
@@ -73,7 +83,12 @@ pub(crate) fn create_allocated(path: &Path, len: u64) -> io::Result<File> {
 }
 
 pub(crate) fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
 }
 
 pub(crate) fn open_rw(path: &Path) -> io::Result<File> {
@@ -190,6 +205,9 @@ impl DirLock {
 
 impl Drop for DirLock {
     fn drop(&mut self) {
-        LOCKED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        LOCKED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
     }
 }

@@ -29,7 +29,9 @@ pub struct Identity {
 impl Identity {
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>, OpenError> {
         let path = dir.join("gantry/identity");
-        let Some(bytes) = fs::read_if_exists(&path)? else { return Ok(None) };
+        let Some(bytes) = fs::read_if_exists(&path)? else {
+            return Ok(None);
+        };
         let mut fields = envelope::open(IDENTITY_MAGIC, FORMAT_VERSION, &bytes)
             .map_err(|refused| refuse("gantry/identity", refused))?;
         let mut read = || {
@@ -48,7 +50,10 @@ impl Identity {
     }
 
     pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
-        Ok(fs::write_atomic(&dir.join("gantry/identity"), &self.encode())?)
+        Ok(fs::write_atomic(
+            &dir.join("gantry/identity"),
+            &self.encode(),
+        )?)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -63,10 +68,14 @@ impl Identity {
 
 /// The highest epoch promised; 0 in a store that never ran.
 pub(crate) fn load_epoch(dir: &Path) -> Result<u64, OpenError> {
-    let Some(bytes) = fs::read_if_exists(&dir.join("gantry/epoch"))? else { return Ok(0) };
+    let Some(bytes) = fs::read_if_exists(&dir.join("gantry/epoch"))? else {
+        return Ok(0);
+    };
     let mut fields = envelope::open(EPOCH_MAGIC, FORMAT_VERSION, &bytes)
         .map_err(|refused| refuse("gantry/epoch", refused))?;
-    fields.u64().ok_or_else(|| OpenError::Damaged("gantry/epoch".into()))
+    fields
+        .u64()
+        .ok_or_else(|| OpenError::Damaged("gantry/epoch".into()))
 }
 
 /// Returns when the promise is on disk.
@@ -83,7 +92,10 @@ pub(crate) fn segment_bytes_valid(bytes: u64) -> bool {
 fn refuse(file: &str, refused: Refused) -> OpenError {
     match refused {
         Refused::Damaged => OpenError::Damaged(file.into()),
-        Refused::Newer(version) => OpenError::Newer { file: file.into(), version },
+        Refused::Newer(version) => OpenError::Newer {
+            file: file.into(),
+            version,
+        },
     }
 }
 
@@ -101,7 +113,8 @@ mod tests {
         };
         let bytes = identity.encode();
         let (covered, crc) = bytes.split_at(bytes.len() - 4);
-        let expect = b"GANTRYID\x00\x010123456789abcdef\x00\x00\x00\x00\x04\x00\x00\x00\x00\x02c1\x00\x01b";
+        let expect =
+            b"GANTRYID\x00\x010123456789abcdef\x00\x00\x00\x00\x04\x00\x00\x00\x00\x02c1\x00\x01b";
         assert_eq!(covered, expect);
         assert_eq!(crc, crc32fast::hash(expect).to_be_bytes());
 
@@ -111,7 +124,10 @@ mod tests {
         promise_epoch(dir.path(), 7).expect("promise");
         assert_eq!(load_epoch(dir.path()).expect("load"), 7);
         let bytes = std::fs::read(dir.path().join("gantry/epoch")).expect("read");
-        assert_eq!(bytes[..18], *b"GANTRYEP\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07");
+        assert_eq!(
+            bytes[..18],
+            *b"GANTRYEP\x00\x01\x00\x00\x00\x00\x00\x00\x00\x07"
+        );
         identity.write(dir.path()).expect("write");
         assert_eq!(Identity::load(dir.path()).expect("load"), Some(identity));
     }
@@ -123,17 +139,26 @@ mod tests {
         let path = dir.path().join("gantry/epoch");
         std::fs::write(&path, envelope::seal(EPOCH_MAGIC, 2, b"anything")).expect("write");
         let newer = load_epoch(dir.path()).expect_err("newer");
-        assert!(matches!(newer, OpenError::Newer { version: 2, .. }), "{newer}");
+        assert!(
+            matches!(newer, OpenError::Newer { version: 2, .. }),
+            "{newer}"
+        );
         let whole = envelope::seal(EPOCH_MAGIC, 1, &7u64.to_be_bytes());
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).expect("write");
-            assert!(matches!(load_epoch(dir.path()), Err(OpenError::Damaged(_))), "{cut}");
+            assert!(
+                matches!(load_epoch(dir.path()), Err(OpenError::Damaged(_))),
+                "{cut}"
+            );
         }
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &bytes).expect("write");
-            assert!(matches!(load_epoch(dir.path()), Err(OpenError::Damaged(_))), "{bit}");
+            assert!(
+                matches!(load_epoch(dir.path()), Err(OpenError::Damaged(_))),
+                "{bit}"
+            );
         }
     }
 }

@@ -14,8 +14,10 @@ use crate::{Range, ReadError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    topics: RwLock<HashMap<Arc<str>, BTreeMap<i32, Arc<Queue>>>>,
+    topics: RwLock<HashMap<Arc<str>, Queues>>,
 }
+
+type Queues = BTreeMap<i32, Arc<Queue>>;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -64,7 +66,12 @@ impl Index {
         let queues = topics.entry(Arc::clone(topic)).or_default();
         let fresh = || {
             let (topic, next, places) = (Arc::clone(topic), AtomicI64::new(0), RwLock::default());
-            Arc::new(Queue { topic, id, next, places })
+            Arc::new(Queue {
+                topic,
+                id,
+                next,
+                places,
+            })
         };
         Arc::clone(queues.entry(id).or_insert_with(fresh))
     }
@@ -72,7 +79,11 @@ impl Index {
     /// Every queue, in order of topic and number.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = topics.values().flat_map(BTreeMap::values).cloned().collect();
+        let mut all: Vec<_> = topics
+            .values()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect();
         drop(topics);
         all.sort_unstable_by(|a, b| (&a.topic, a.id).cmp(&(&b.topic, b.id)));
         all
@@ -102,7 +113,9 @@ impl Index {
         let (mut parts, mut entries) = (Vec::new(), Vec::new());
         for queue in self.queues() {
             let places = queue.read();
-            let count = places.recent.partition_point(|recent| recent.entry.position < position);
+            let count = places
+                .recent
+                .partition_point(|recent| recent.entry.position < position);
             let taken = places.recent.range(..count);
             let (Some(oldest), Some(newest)) = (taken.clone().next(), taken.clone().last()) else {
                 continue;
@@ -124,7 +137,9 @@ impl Index {
     /// From now on the entries of `parts` are read from `run` and no longer from memory.
     pub(crate) fn settle(&self, run: &Arc<Run>, parts: &[Part]) {
         for part in parts {
-            let Some(queue) = self.get(&part.topic, part.queue) else { continue };
+            let Some(queue) = self.get(&part.topic, part.queue) else {
+                continue;
+            };
             let mut places = queue.write();
             debug_assert_eq!(places.recent_first, part.first, "runs settle in order");
             places.recent.drain(..part.count as usize);
@@ -165,10 +180,14 @@ impl Index {
     /// Reads from `run` what was read from the runs of its stretch.
     pub(crate) fn replace(&self, run: &Arc<Run>, parts: &[Part]) {
         for part in parts {
-            let Some(queue) = self.get(&part.topic, part.queue) else { continue };
+            let Some(queue) = self.get(&part.topic, part.queue) else {
+                continue;
+            };
             let mut places = queue.write();
             let (start, end) = (run.stretch.start, run.stretch.end);
-            let at = places.spans.partition_point(|span| span.run.stretch.start < start);
+            let at = places
+                .spans
+                .partition_point(|span| span.run.stretch.start < start);
             places.spans.retain(|span| !span.inside(start, end));
             places.spans.insert(at, Span::new(run, part));
         }
@@ -178,7 +197,10 @@ impl Index {
 impl Queue {
     pub(crate) fn range(&self) -> Range {
         let places = self.read();
-        Range { min: places.min(), max: places.max() }
+        Range {
+            min: places.min(),
+            max: places.max(),
+        }
     }
 
     /// The offset of the next message; only the writer may ask.
@@ -219,17 +241,31 @@ impl Queue {
         if from >= places.recent_first {
             let skip = (from - places.recent_first) as usize;
             let taken = places.recent.iter().skip(skip).take(count);
-            return Ok(Entries { list: taken.map(|recent| recent.entry).collect(), run: None });
+            return Ok(Entries {
+                list: taken.map(|recent| recent.entry).collect(),
+                run: None,
+            });
         }
         let Some((span, skip)) = places.span_of(from) else {
-            return Ok(Entries { list: Vec::new(), run: None });
+            return Ok(Entries {
+                list: Vec::new(),
+                run: None,
+            });
         };
         drop(places);
         let available = u64::from(span.count) - skip;
-        let list = span.run.read(span.entry + skip, available.min(count as u64), wait);
+        let list = span
+            .run
+            .read(span.entry + skip, available.min(count as u64), wait);
         match list {
-            Ok(list) => Ok(Entries { list, run: Some(span.run) }),
-            Err(ReadError::IndexDamaged) => Ok(Entries { list: Vec::new(), run: Some(span.run) }),
+            Ok(list) => Ok(Entries {
+                list,
+                run: Some(span.run),
+            }),
+            Err(ReadError::IndexDamaged) => Ok(Entries {
+                list: Vec::new(),
+                run: Some(span.run),
+            }),
             Err(error) => Err(error),
         }
     }
@@ -239,11 +275,17 @@ impl Queue {
         let places = self.read();
         let at = places.spans.partition_point(|span| span.max_ms < ms);
         if let Some(span) = places.spans.get(at) {
-            return Range { min: span.first, max: span.first + i64::from(span.count) };
+            return Range {
+                min: span.first,
+                max: span.first + i64::from(span.count),
+            };
         }
         let skip = places.recent.partition_point(|recent| recent.store_ms < ms);
         let found = places.recent_first + skip as i64;
-        Range { min: found, max: found }
+        Range {
+            min: found,
+            max: found,
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Places> {
@@ -264,7 +306,9 @@ pub(crate) struct Entries {
 
 impl Places {
     fn min(&self) -> i64 {
-        self.spans.first().map_or(self.recent_first, |span| span.first)
+        self.spans
+            .first()
+            .map_or(self.recent_first, |span| span.first)
     }
 
     fn max(&self) -> i64 {

@@ -27,10 +27,19 @@ const FILE_BYTES: u64 = FILE_UNITS as u64 * UNIT_BYTES;
 const CHECKPOINT_BYTES: u64 = 4096;
 const READ_ENTRIES: usize = 4096;
 /// Fills a queue's first file up to the queue's first offset.
-const PLACEHOLDER: Entry = Entry { position: 0, size: i32::MAX as u32, tags: 0 };
+const PLACEHOLDER: Entry = Entry {
+    position: 0,
+    size: i32::MAX as u32,
+    tags: 0,
+};
 /// Derived by a Java broker, from a log that was not this one.
-const STALE: [&str; 5] =
-    ["consumequeue", "consumequeue_ext", "batchconsumequeue", "index", "compaction"];
+const STALE: [&str; 5] = [
+    "consumequeue",
+    "consumequeue_ext",
+    "batchconsumequeue",
+    "index",
+    "compaction",
+];
 const MARKER: &str = "gantry/exported";
 const MARKER_MAGIC: [u8; 8] = *b"GANTRYEX";
 const MARKER_VERSION: u16 = 1;
@@ -112,7 +121,9 @@ pub fn export(dir: &Path, configs: &[(String, String)]) -> Result<Report, Export
 
 /// Refuses an exported store behind whose end another broker has written.
 pub(crate) fn check_untouched(dir: &Path, segment_bytes: u64) -> Result<(), OpenError> {
-    let Some(bytes) = fs::read_if_exists(&dir.join(MARKER))? else { return Ok(()) };
+    let Some(bytes) = fs::read_if_exists(&dir.join(MARKER))? else {
+        return Ok(());
+    };
     let end = envelope::open(MARKER_MAGIC, MARKER_VERSION, &bytes)
         .ok()
         .and_then(|mut fields| fields.u64())
@@ -141,7 +152,9 @@ fn export_queue(inner: &Inner, queue: &Arc<Queue>) -> Result<u64, ExportError> {
         return Ok(0);
     }
     check_name(&queue.topic)?;
-    let dir = inner.dir.join(format!("consumequeue/{}/{}", queue.topic, queue.id));
+    let dir = inner
+        .dir
+        .join(format!("consumequeue/{}/{}", queue.topic, queue.id));
     std::fs::create_dir_all(&dir)?;
     let mut next = range.min;
     while next < range.max {

@@ -31,6 +31,8 @@ struct Wanted {
     flush: bool,
     index: bool,
     stopping: bool,
+    /// Of the index thread, done so far.
+    rounds: u64,
 }
 
 impl Keeper {
@@ -48,15 +50,27 @@ impl Keeper {
         self.wake.notify_all();
     }
 
-    /// Waits until the index thread has done a round, at most so long.
-    pub(crate) fn wait_done(&self, timeout: Duration) {
-        let _ = self.done.wait_timeout(self.lock(), timeout);
+    /// Wakes the threads and waits until the index thread has done a round, at most so long.
+    pub(crate) fn nudge_and_wait(&self, timeout: Duration) {
+        self.nudge();
+        let wanted = self.lock();
+        let before = wanted.rounds;
+        let _ = self
+            .done
+            .wait_timeout_while(wanted, timeout, |wanted| wanted.rounds == before);
+    }
+
+    fn round_done(&self) {
+        self.lock().rounds += 1;
+        self.done.notify_all();
     }
 
     /// Waits for a wish or the interval; false when it is time to stop.
     fn wait(&self, wish: fn(&mut Wanted) -> &mut bool) -> bool {
         let idle = |wanted: &mut Wanted| !wanted.stopping && !*wish(wanted);
-        let waited = self.wake.wait_timeout_while(self.lock(), FLUSH_INTERVAL, idle);
+        let waited = self
+            .wake
+            .wait_timeout_while(self.lock(), FLUSH_INTERVAL, idle);
         let (mut wanted, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *wish(&mut wanted) = false;
         !wanted.stopping
@@ -93,7 +107,7 @@ pub(crate) fn index_loop(inner: &Inner) {
         if let Err(error) = inner.prepare_segment() {
             tracing::debug!(%error, "the next log file could not be made ahead of time");
         }
-        inner.keeper.done.notify_all();
+        inner.keeper.round_done();
     }
 }
 
@@ -117,7 +131,10 @@ impl Inner {
 
     /// Records how far the log is surely on disk, if that has changed.
     pub(crate) fn write_checkpoint(&self, clean: bool) -> io::Result<()> {
-        let mut checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checkpoint = self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let durable = self.progress.flushed.load(Ordering::Acquire);
         if checkpoint.durable == durable && checkpoint.clean == clean {
             return Ok(());
@@ -133,7 +150,10 @@ impl Inner {
     /// Bytes of confirmed log that no run covers.
     pub(crate) fn run_lag(&self) -> u64 {
         let indexed = self.progress.indexed.load(Ordering::Acquire);
-        self.progress.confirm.load(Ordering::Acquire).saturating_sub(indexed)
+        self.progress
+            .confirm
+            .load(Ordering::Acquire)
+            .saturating_sub(indexed)
     }
 
     pub(crate) fn nudge_if_due(&self) {
@@ -166,7 +186,11 @@ impl Inner {
     pub(crate) fn write_run(&self) -> Result<(), ReadError> {
         let start = self.progress.indexed.load(Ordering::Acquire);
         let segment_end = self.segments.next_start(start);
-        let end = self.progress.flushed.load(Ordering::Acquire).min(segment_end);
+        let end = self
+            .progress
+            .flushed
+            .load(Ordering::Acquire)
+            .min(segment_end);
         if end <= start {
             return Ok(());
         }
@@ -174,7 +198,11 @@ impl Inner {
         let last_ms = parts.iter().map(|part| part.max_ms).max().unwrap_or(0);
         let last_ms = last_ms.max(self.runs().last().map_or(0, |run| run.stretch.last_ms));
         let path = self.dir.join(format!("gantry/index/{start:020}.run"));
-        let stretch = Stretch { start, end, last_ms };
+        let stretch = Stretch {
+            start,
+            end,
+            last_ms,
+        };
         run::write(&path, stretch, &parts, &mut entries.into_iter().map(Ok))?;
         let run = reopen(&path)?;
         self.index.settle(&run, &parts);
@@ -189,12 +217,29 @@ impl Inner {
     /// One file for the sealed segment `[start, end)` in place of its runs.
     fn merge(&self, start: u64, end: u64) -> Result<(), ReadError> {
         let inside = |run: &Arc<Run>| run.stretch.start >= start && run.stretch.end <= end;
-        let old: Vec<_> = self.runs().iter().filter(|run| inside(run)).cloned().collect();
-        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(()) };
+        let old: Vec<_> = self
+            .runs()
+            .iter()
+            .filter(|run| inside(run))
+            .cloned()
+            .collect();
+        let (Some(first), Some(last)) = (old.first(), old.last()) else {
+            return Ok(());
+        };
         let parts = self.index.merged(start, end);
-        let stretch = Stretch { start: first.stretch.start, ..last.stretch };
-        let path = self.dir.join(format!("gantry/index/{:020}.index", stretch.start));
-        run::write(&path, stretch, &parts, &mut parts.iter().flat_map(|part| self.part(part)))?;
+        let stretch = Stretch {
+            start: first.stretch.start,
+            ..last.stretch
+        };
+        let path = self
+            .dir
+            .join(format!("gantry/index/{:020}.index", stretch.start));
+        run::write(
+            &path,
+            stretch,
+            &parts,
+            &mut parts.iter().flat_map(|part| self.part(part)),
+        )?;
         let run = reopen(&path)?;
         self.index.replace(&run, &parts);
         let mut runs = self.runs();

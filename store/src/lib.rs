@@ -47,7 +47,9 @@ use protocol::record::EncodeError;
 
 pub use crate::fs::{Volume, Wait};
 pub use crate::identity::{FORMAT_VERSION, Identity};
+pub use crate::log::Arrived;
 pub use crate::open::Store;
+pub use crate::queue::Done;
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
 
 /// When an appended message counts as stored.
@@ -183,7 +185,12 @@ pub enum OpenError {
         "the store belongs to broker {found_broker} of cluster {found_cluster}, \
         not to broker {broker} of cluster {cluster}"
     )]
-    OtherBroker { cluster: String, broker: String, found_cluster: String, found_broker: String },
+    OtherBroker {
+        cluster: String,
+        broker: String,
+        found_cluster: String,
+        found_broker: String,
+    },
     #[error("{file} has format version {version}; this program is too old for it")]
     Newer { file: String, version: u16 },
     #[error("{0} is damaged")]
@@ -212,9 +219,10 @@ impl From<ReadError> for OpenError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Corrupt { position } => {
-                Self::Corrupt { position, reason: "the record is damaged".into() }
-            }
+            ReadError::Corrupt { position } => Self::Corrupt {
+                position,
+                reason: "the record is damaged".into(),
+            },
             ReadError::IndexDamaged => Self::Damaged("the index".into()),
         }
     }

@@ -22,11 +22,13 @@ use crate::run::Entry;
 use crate::segment::Segment;
 use crate::{AppendError, Appended, Arrival, state};
 
-pub(crate) type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
+/// Called on the writer's thread for each batch that has become readable.
+pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
 
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const VOLUME_CHECK: Duration = Duration::from_secs(1);
 const INDEX_WAIT: Duration = Duration::from_secs(5);
+const INDEX_ROUND: Duration = Duration::from_millis(20);
 
 pub(crate) struct Writer {
     inner: Arc<Inner>,
@@ -63,7 +65,14 @@ struct Placed {
 
 impl Writer {
     pub(crate) fn new(inner: Arc<Inner>, arrived: Arrived, end: u64, last_ms: i64) -> Self {
-        Self { inner, arrived, end, last_ms, volume_checked: None, full: None }
+        Self {
+            inner,
+            arrived,
+            end,
+            last_ms,
+            volume_checked: None,
+            full: None,
+        }
     }
 
     /// Runs until the queue is closed and empty.
@@ -78,15 +87,21 @@ impl Writer {
         self.check_volume();
         self.wait_for_index();
         self.last_ms = self.last_ms.max((self.inner.clock)());
-        let sizes = pending.iter().map(|message| message.encoded.size()).sum::<usize>();
-        let mut batch = Batch { bytes: sizes + BLANK_BYTES, ..Batch::default() };
+        let sizes = pending
+            .iter()
+            .map(|message| message.encoded.size())
+            .sum::<usize>();
+        let mut batch = Batch {
+            bytes: sizes + BLANK_BYTES,
+            ..Batch::default()
+        };
         for message in pending {
             self.place(&mut batch, message);
         }
         if batch.placed.is_empty() {
             return;
         }
-        if let Err(error) = self.write(&batch.pieces, sync) {
+        if let Err(error) = write(&batch.pieces, sync) {
             tracing::error!(%error, "a write to the log failed; nothing is appended any more");
             self.inner.progress.failed.store(true, Ordering::Release);
             for placed in batch.placed {
@@ -100,12 +115,22 @@ impl Writer {
     /// Gives the message its place, or answers why it gets none.
     fn place(&mut self, batch: &mut Batch, mut message: Pending) {
         let size = message.encoded.size();
-        if let Err(error) = self.refuse(&message).map_or_else(|| self.room(batch, size), Err) {
+        if let Err(error) = self
+            .refuse(&message)
+            .map_or_else(|| self.room(batch, size), Err)
+        {
             (message.done)(Err(error));
             return;
         }
-        let queue = self.inner.index.get_or_create(&message.topic, message.queue);
-        let queue_offset = if message.takes_queue_offset { queue.take_next() } else { 0 };
+        let queue = self
+            .inner
+            .index
+            .get_or_create(&message.topic, message.queue);
+        let queue_offset = if message.takes_queue_offset {
+            queue.take_next()
+        } else {
+            0
+        };
         let record = message.encoded.place(queue_offset, self.end, self.last_ms);
         if let Some(piece) = batch.pieces.last_mut() {
             piece.bytes.extend_from_slice(record);
@@ -118,7 +143,11 @@ impl Writer {
             store_host: self.inner.store_host,
         };
         let queue = message.takes_queue_offset.then_some((queue, message.tags));
-        batch.placed.push(Placed { queue, appended, done: message.done });
+        batch.placed.push(Placed {
+            queue,
+            appended,
+            done: message.done,
+        });
         self.end += size as u64;
     }
 
@@ -127,7 +156,9 @@ impl Writer {
             return Some(AppendError::Failed);
         }
         if (message.encoded.size() + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
-            return Some(AppendError::RecordTooLarge { bytes: message.encoded.size() });
+            return Some(AppendError::RecordTooLarge {
+                bytes: message.encoded.size(),
+            });
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
         let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
@@ -140,15 +171,27 @@ impl Writer {
         let next_start = segments.next_start(self.end);
         // At a file's very start the file may still have to be made.
         let rolls = (size + BLANK_BYTES) as u64 > next_start - self.end;
-        let start = if rolls { next_start } else { next_start - segments.segment_bytes };
-        if batch.pieces.last().is_some_and(|piece| piece.segment.start == start) {
+        let start = if rolls {
+            next_start
+        } else {
+            next_start - segments.segment_bytes
+        };
+        if batch
+            .pieces
+            .last()
+            .is_some_and(|piece| piece.segment.start == start)
+        {
             return Ok(());
         }
-        let segment = segments.ensure(start).map_err(|error| self.creation_failed(&error))?;
+        let segment = segments
+            .ensure(start)
+            .map_err(|error| self.creation_failed(&error))?;
         if rolls {
             let current = segments.at(self.end).ok_or(AppendError::Failed)?;
             let piece = piece_of(batch, &current, self.end);
-            piece.bytes.extend_from_slice(&blank((next_start - self.end) as u32));
+            piece
+                .bytes
+                .extend_from_slice(&blank((next_start - self.end) as u32));
             self.end = next_start;
         }
         piece_of(batch, &segment, self.end);
@@ -156,7 +199,10 @@ impl Writer {
     }
 
     fn creation_failed(&self, error: &io::Error) -> AppendError {
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
             return AppendError::DiskFull { used_percent: 100 };
         }
         tracing::error!(%error, "a log file could not be made; nothing is appended any more");
@@ -164,37 +210,47 @@ impl Writer {
         AppendError::Failed
     }
 
-    fn write(&self, pieces: &[Piece], sync: bool) -> io::Result<()> {
-        for piece in pieces {
-            let at = piece.position - piece.segment.start;
-            piece.segment.file.write_all_at(&piece.bytes, at)?;
-        }
-        if sync {
-            for piece in pieces {
-                piece.segment.file.sync_data()?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes a written batch readable and answers its senders.
     fn publish(&mut self, batch: Batch, sync: bool, announce: bool) {
         let progress = &self.inner.progress;
         for piece in batch.pieces {
-            self.inner.tail.push(piece.position, Bytes::from(piece.bytes));
+            self.inner
+                .tail
+                .push(piece.position, Bytes::from(piece.bytes));
         }
         let mut arrivals = Vec::with_capacity(batch.placed.len());
-        for Placed { queue, appended, .. } in &batch.placed {
+        for Placed {
+            queue, appended, ..
+        } in &batch.placed
+        {
             let Some((queue, tags)) = queue else { continue };
-            let Appended { position, queue_offset: offset, bytes: size, store_ms, .. } = *appended;
-            let entry = Entry { position, size, tags: *tags };
+            let Appended {
+                position,
+                queue_offset: offset,
+                bytes: size,
+                store_ms,
+                ..
+            } = *appended;
+            let entry = Entry {
+                position,
+                size,
+                tags: *tags,
+            };
             queue.publish(offset, Recent { entry, store_ms });
             let topic = Arc::clone(&queue.topic);
-            arrivals.push(Arrival { topic, queue: queue.id, offset, tags: *tags, store_ms });
+            arrivals.push(Arrival {
+                topic,
+                queue: queue.id,
+                offset,
+                tags: *tags,
+                store_ms,
+            });
         }
         let bytes = self.end - progress.confirm.load(Ordering::Relaxed);
         progress.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
-        progress.appended_messages.fetch_add(batch.placed.len() as u64, Ordering::Relaxed);
+        progress
+            .appended_messages
+            .fetch_add(batch.placed.len() as u64, Ordering::Relaxed);
         progress.last_ms.store(self.last_ms, Ordering::Relaxed);
         // After the entries: whoever sees this position finds all entries below it.
         progress.confirm.store(self.end, Ordering::Release);
@@ -211,7 +267,10 @@ impl Writer {
     }
 
     fn check_volume(&mut self) {
-        if self.volume_checked.is_some_and(|checked| checked.elapsed() < VOLUME_CHECK) {
+        if self
+            .volume_checked
+            .is_some_and(|checked| checked.elapsed() < VOLUME_CHECK)
+        {
             return;
         }
         self.volume_checked = Some(Instant::now());
@@ -228,10 +287,22 @@ impl Writer {
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
         {
-            self.inner.keeper.nudge();
-            self.inner.keeper.wait_done(Duration::from_millis(100));
+            self.inner.keeper.nudge_and_wait(INDEX_ROUND);
         }
     }
+}
+
+fn write(pieces: &[Piece], sync: bool) -> io::Result<()> {
+    for piece in pieces {
+        let at = piece.position - piece.segment.start;
+        piece.segment.file.write_all_at(&piece.bytes, at)?;
+    }
+    if sync {
+        for piece in pieces {
+            piece.segment.file.sync_data()?;
+        }
+    }
+    Ok(())
 }
 
 /// The last piece if it goes on at `position` in this file, else a new one.
@@ -241,9 +312,17 @@ fn piece_of<'a>(batch: &'a mut Batch, segment: &Arc<Segment>, position: u64) -> 
             && piece.position + piece.bytes.len() as u64 == position
     };
     if !batch.pieces.last().is_some_and(fits) {
-        let written = batch.pieces.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        let written = batch
+            .pieces
+            .iter()
+            .map(|piece| piece.bytes.len())
+            .sum::<usize>();
         let bytes = Vec::with_capacity(batch.bytes.saturating_sub(written));
-        batch.pieces.push(Piece { segment: Arc::clone(segment), position, bytes });
+        batch.pieces.push(Piece {
+            segment: Arc::clone(segment),
+            position,
+            bytes,
+        });
     }
     let last = batch.pieces.len() - 1;
     &mut batch.pieces[last]

@@ -19,14 +19,14 @@ use crate::fs::{DirLock, Volume};
 use crate::identity::{self, FORMAT_VERSION, Identity};
 use crate::index::Index;
 use crate::keep::{self, Keeper};
-use crate::log::Writer;
+use crate::log::{Arrived, Writer};
 use crate::queue::{AppendQueue, Done, Pending};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Arrival, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -76,11 +76,7 @@ pub(crate) struct Progress {
 impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
-    pub fn open(
-        dir: &Path,
-        options: Options,
-        arrived: Box<dyn Fn(&[Arrival]) + Send + Sync>,
-    ) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
         std::fs::create_dir_all(dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         let identity = identify(dir, &options)?;
@@ -90,7 +86,10 @@ impl Store {
         let (end, last_ms) = (recovered.end, recovered.last_ms);
         let inner = Arc::new(Inner::new(dir, identity, &options, recovered, lock));
         {
-            let mut checkpoint = inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut checkpoint = inner
+                .checkpoint
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             checkpoint.boot_id = fs::boot_id();
             checkpoint.clean = false;
             checkpoint.write(dir)?;
@@ -106,10 +105,7 @@ impl Store {
     pub fn append(&self, message: Message, done: Done) {
         match message.encode(self.inner.store_host) {
             Ok(encoded) => self.inner.queue.push(Pending {
-                tags: properties::tags_code(properties::get(
-                    &message.properties,
-                    properties::TAGS,
-                )),
+                tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
                 takes_queue_offset: takes_queue_offset(message.sys_flag),
                 topic: message.topic,
                 queue: message.queue,
@@ -150,7 +146,11 @@ impl Store {
             appended_messages: progress.appended_messages.load(Ordering::Relaxed),
             append_queue_messages: inner.queue.len(),
             epoch: progress.epoch.load(Ordering::Relaxed),
-            cuts: inner.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).cuts,
+            cuts: inner
+                .checkpoint
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .cuts,
             failed: progress.failed.load(Ordering::Acquire),
         }
     }
@@ -159,7 +159,11 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn crash(self) {
         self.threads.stop();
-        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     /// Stores what waits, refuses the rest, and leaves the directory clean. Reads go on. Calling
@@ -177,7 +181,14 @@ impl Inner {
         recovered: Recovered,
         lock: DirLock,
     ) -> Self {
-        let Recovered { segments, index, runs, end, checkpoint, last_ms } = recovered;
+        let Recovered {
+            segments,
+            index,
+            runs,
+            end,
+            checkpoint,
+            last_ms,
+        } = recovered;
         let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
         let progress = Progress {
             confirm: AtomicU64::new(end),
@@ -212,14 +223,19 @@ impl Inner {
 
     /// Makes the directory one that opens without recovery, then lets go of it.
     pub(crate) fn finish(&self) -> Result<(), OpenError> {
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.sync_log()?;
         let confirm = self.progress.confirm.load(Ordering::Acquire);
         while self.progress.indexed.load(Ordering::Acquire) < confirm {
             self.write_run()?;
         }
         // A file made ahead of time goes again.
-        self.segments.delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
+        self.segments
+            .delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
         self.write_checkpoint(true)?;
         fs::remove_if_exists(&self.dir.join("abort"))?;
         fs::sync_dir(&self.dir)?;
@@ -238,10 +254,16 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
                 found_broker: identity.broker,
             });
         }
-        if let Some(wanted) = options.segment_bytes.filter(|bytes| *bytes != identity.segment_bytes)
+        if let Some(wanted) = options
+            .segment_bytes
+            .filter(|bytes| *bytes != identity.segment_bytes)
         {
             let fixed = identity.segment_bytes;
-            tracing::warn!(wanted, fixed, "the segment size was fixed when the store was created");
+            tracing::warn!(
+                wanted,
+                fixed,
+                "the segment size was fixed when the store was created"
+            );
         }
         return Ok(identity);
     }
@@ -290,7 +312,10 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
         format: FORMAT_VERSION,
     }
     .encode();
-    let entries = [state::Entry { kind: state::KIND_EPOCH, payload: &payload }];
+    let entries = [state::Entry {
+        kind: state::KIND_EPOCH,
+        payload: &payload,
+    }];
     let message = Message {
         topic: state::TOPIC.into(),
         queue: 0,
@@ -311,11 +336,20 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
         let _ = sender.send(result);
     });
     let (topic, queue, tags) = (message.topic, 0, 0);
-    let pending = Pending { topic, queue, tags, takes_queue_offset: true, encoded, done };
+    let pending = Pending {
+        topic,
+        queue,
+        tags,
+        takes_queue_offset: true,
+        encoded,
+        done,
+    };
     writer.append(vec![pending], true, false);
     match receiver.recv() {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(OpenError::Options(format!("the epoch record failed: {error}"))),
+        Ok(Err(error)) => Err(OpenError::Options(format!(
+            "the epoch record failed: {error}"
+        ))),
         Err(_) => Err(OpenError::Options("the epoch record was lost".into())),
     }
 }
@@ -331,11 +365,15 @@ impl Threads {
     fn start(inner: &Arc<Inner>, writer: Writer) -> Result<Self, OpenError> {
         let spawn = |name: &str, run: fn(&Inner)| {
             let inner = Arc::clone(inner);
-            thread::Builder::new().name(name.into()).spawn(move || run(&inner))
+            thread::Builder::new()
+                .name(name.into())
+                .spawn(move || run(&inner))
         };
         let flush = spawn("store-flush", keep::flush_loop)?;
         let index = spawn("store-index", keep::index_loop)?;
-        let writer = thread::Builder::new().name("store-log".into()).spawn(|| writer.run())?;
+        let writer = thread::Builder::new()
+            .name("store-log".into())
+            .spawn(|| writer.run())?;
         Ok(Self {
             inner: Arc::clone(inner),
             writer: Mutex::new(Some(writer)),
@@ -355,7 +393,9 @@ impl Threads {
     fn stop(&self) -> bool {
         self.inner.queue.close();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.take() else { return false };
+        let Some(writer) = writer.take() else {
+            return false;
+        };
         if writer.thread().id() == thread::current().id() {
             // The last handle went inside a callback; the next open recovers.
             self.inner.keeper.stop();

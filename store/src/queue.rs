@@ -9,7 +9,7 @@ use protocol::record::Encoded;
 use crate::{AppendError, Appended};
 
 /// Called once, on the writer's thread or, when the message is refused, on the caller's.
-pub(crate) type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
 
 const WAITING_BYTES_MAX: usize = 128 << 20;
 
@@ -39,7 +39,11 @@ struct Waiting {
 
 impl AppendQueue {
     pub(crate) fn new(messages_max: usize) -> Self {
-        Self { messages_max, waiting: Mutex::default(), filled: Condvar::new() }
+        Self {
+            messages_max,
+            waiting: Mutex::default(),
+            filled: Condvar::new(),
+        }
     }
 
     pub(crate) fn push(&self, pending: Pending) {
@@ -47,7 +51,11 @@ impl AppendQueue {
         let bytes = waiting.bytes + pending.encoded.size();
         let full = waiting.list.len() >= self.messages_max || bytes > WAITING_BYTES_MAX;
         if waiting.closed || full {
-            let error = if waiting.closed { AppendError::Closed } else { AppendError::Busy };
+            let error = if waiting.closed {
+                AppendError::Closed
+            } else {
+                AppendError::Busy
+            };
             drop(waiting);
             (pending.done)(Err(error));
             return;
@@ -67,7 +75,9 @@ impl AppendQueue {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self
             .filled
-            .wait_while(waiting, |waiting| waiting.list.is_empty() && !waiting.closed)
+            .wait_while(waiting, |waiting| {
+                waiting.list.is_empty() && !waiting.closed
+            })
             .unwrap_or_else(PoisonError::into_inner);
         let (mut count, mut bytes) = (0, 0);
         for pending in &waiting.list {
@@ -84,17 +94,26 @@ impl AppendQueue {
 
     /// Refuses what comes from now on; what waits is still taken.
     pub(crate) fn close(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
         self.filled.notify_all();
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).list.len()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .list
+            .len()
     }
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("Pending")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
     }
 }

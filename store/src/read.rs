@@ -66,6 +66,10 @@ pub enum Boundary {
 
 impl Store {
     /// Messages of a queue from offset `from` on whose tags code is wanted.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the words of one pull, none with a default"
+    )]
     pub fn read(
         &self,
         topic: &str,
@@ -84,7 +88,10 @@ impl Store {
             from if from < range.min => (ReadStatus::TooSmall, range.min),
             from if from == range.max => (ReadStatus::OverflowOne, from),
             from if from > range.max => (ReadStatus::OverflowBadly, range.max),
-            _ => return self.inner.read(&queue, from, range, *limits, wanted, wait),
+            _ => {
+                let start = answer(ReadStatus::NoMatch, from, range);
+                return self.inner.read(&queue, start, *limits, wanted, wait);
+            }
         };
         Ok(answer(status, next, range))
     }
@@ -97,7 +104,8 @@ impl Store {
     /// Every queue that ever had a message, in order of topic and number.
     pub fn queues(&self) -> Vec<(Arc<str>, i32, Range)> {
         let all = self.inner.index.queues().into_iter();
-        all.map(|queue| (Arc::clone(&queue.topic), queue.id, queue.range())).collect()
+        all.map(|queue| (Arc::clone(&queue.topic), queue.id, queue.range()))
+            .collect()
     }
 
     /// The offset of the message around a time; `None` if the queue is unknown.
@@ -108,7 +116,9 @@ impl Store {
         ms: i64,
         boundary: Boundary,
     ) -> Result<Option<i64>, ReadError> {
-        let Some(queue) = self.inner.index.get(topic, queue) else { return Ok(None) };
+        let Some(queue) = self.inner.index.get(topic, queue) else {
+            return Ok(None);
+        };
         let offset = match boundary {
             Boundary::Lower => self.inner.first_at(&queue, ms)?,
             Boundary::Upper => {
@@ -126,7 +136,9 @@ impl Store {
         queue: i32,
         offset: i64,
     ) -> Result<Option<i64>, ReadError> {
-        let Some(queue) = self.inner.index.get(topic, queue) else { return Ok(None) };
+        let Some(queue) = self.inner.index.get(topic, queue) else {
+            return Ok(None);
+        };
         self.inner.store_time(&queue, offset)
     }
 
@@ -137,14 +149,18 @@ impl Store {
         if position < inner.segments.start() || position >= confirm {
             return Ok(None);
         }
-        let Some(segment) = inner.segments.at(position) else { return Ok(None) };
+        let Some(segment) = inner.segments.at(position) else {
+            return Ok(None);
+        };
         let at = position - segment.start;
         let mut first = [0; BLANK_BYTES];
         if at + BLANK_BYTES as u64 > inner.segments.segment_bytes {
             return Ok(None);
         }
         fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
-        let Some(Head::Record(size)) = head(first) else { return Ok(None) };
+        let Some(Head::Record(size)) = head(first) else {
+            return Ok(None);
+        };
         if position + size as u64 > confirm {
             return Ok(None);
         }
@@ -160,15 +176,14 @@ impl Inner {
     fn read(
         &self,
         queue: &Queue,
-        from: i64,
-        range: Range,
+        mut found: Read,
         limits: ReadLimits,
         wanted: &mut dyn FnMut(i64) -> bool,
         wait: Wait,
     ) -> Result<Read, ReadError> {
-        let mut found = answer(ReadStatus::NoMatch, from, range);
         let mut bytes = 0;
-        let scan_end = from.saturating_add(limits.scan_max.max(1) as i64).min(range.max);
+        let scan_max = limits.scan_max.max(1) as i64;
+        let scan_end = found.next.saturating_add(scan_max).min(found.max);
         'scan: while found.next < scan_end {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
@@ -245,7 +260,11 @@ impl Inner {
                     ReadError::IndexDamaged
                 })?;
                 let rebuilt = queue.entries(from, count, wait)?.list;
-                if rebuilt.is_empty() { Err(ReadError::IndexDamaged) } else { Ok(rebuilt) }
+                if rebuilt.is_empty() {
+                    Err(ReadError::IndexDamaged)
+                } else {
+                    Ok(rebuilt)
+                }
             }
             _ => Ok(entries.list),
         }
@@ -269,7 +288,11 @@ impl Inner {
         if !(range.min..range.max).contains(&offset) {
             return Ok(None);
         }
-        let Some(entry) = self.entries(queue, offset, 1, Wait::ForDisk)?.first().copied() else {
+        let Some(entry) = self
+            .entries(queue, offset, 1, Wait::ForDisk)?
+            .first()
+            .copied()
+        else {
             return Ok(None);
         };
         let bytes = self.record(queue, offset, entry, Wait::ForDisk)?;
@@ -280,7 +303,13 @@ impl Inner {
 }
 
 fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
-    Read { status, next, min: range.min, max: range.max, records: Vec::new() }
+    Read {
+        status,
+        next,
+        min: range.min,
+        max: range.max,
+        records: Vec::new(),
+    }
 }
 
 /// What was read before an error is an answer; without any, waiting is one too.

@@ -39,9 +39,18 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
     let segments = Segments::open(dir, identity.segment_bytes)?;
     let index = Index::default();
     let runs = load_runs(dir, &segments, &index)?;
-    let Stretch { end: replay_from, mut last_ms, .. } = runs
-        .last()
-        .map_or(Stretch { start: 0, end: segments.start(), last_ms: 0 }, |run| run.stretch);
+    let Stretch {
+        end: replay_from,
+        mut last_ms,
+        ..
+    } = runs.last().map_or(
+        Stretch {
+            start: 0,
+            end: segments.start(),
+            last_ms: 0,
+        },
+        |run| run.stretch,
+    );
     // A run is written only of what has been synced.
     let durable = checkpoint.durable.max(replay_from);
     if durable > segments.limit() {
@@ -54,13 +63,19 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
             return Ok(());
         }
         let queue = index.get_or_create(&record.topic.into(), record.queue);
-        let recent = Recent { entry: run::entry_of(record, size), store_ms: record.store_ms };
+        let recent = Recent {
+            entry: run::entry_of(record, size),
+            store_ms: record.store_ms,
+        };
         queue.replay(record.queue_offset, recent)
     })?;
     let end = scanned.end;
     if end < durable {
         let reason = scanned.bad.unwrap_or_else(|| "the log ends here".into());
-        return Err(OpenError::Corrupt { position: end, reason });
+        return Err(OpenError::Corrupt {
+            position: end,
+            reason,
+        });
     }
     if !(checkpoint.clean && checkpoint.durable == end) {
         if cut(&segments, end)? {
@@ -75,7 +90,14 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         checkpoint.clean = false;
         checkpoint.write(dir)?;
     }
-    Ok(Recovered { segments, index, runs, end, last_ms, checkpoint })
+    Ok(Recovered {
+        segments,
+        index,
+        runs,
+        end,
+        last_ms,
+        checkpoint,
+    })
 }
 
 /// Makes everything from `end` on zero or gone, and durable so. Says whether data was there.
@@ -97,11 +119,7 @@ fn cut(segments: &Segments, end: u64) -> Result<bool, OpenError> {
 }
 
 /// Loads the chain of runs from the log's start on; a damaged or missing link is rebuilt.
-fn load_runs(
-    dir: &Path,
-    segments: &Segments,
-    index: &Index,
-) -> Result<Vec<Arc<Run>>, OpenError> {
+fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<Run>>, OpenError> {
     let files = list_runs(&dir.join("gantry/index"))?;
     let mut runs = Vec::new();
     let mut at = segments.start();
@@ -119,12 +137,11 @@ fn load_runs(
             at = load_run(segments, index, &name, at, &mut runs)?
                 .ok_or_else(|| OpenError::Damaged(name.display().to_string()))?;
         }
-        match load_run(segments, index, path, at, &mut runs)? {
-            Some(end) => at = end,
-            None => {
-                tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
-                std::fs::remove_file(path)?;
-            }
+        if let Some(end) = load_run(segments, index, path, at, &mut runs)? {
+            at = end;
+        } else {
+            tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
+            std::fs::remove_file(path)?;
         }
     }
     Ok(runs)
@@ -138,7 +155,9 @@ fn load_run(
     at: u64,
     runs: &mut Vec<Arc<Run>>,
 ) -> Result<Option<u64>, OpenError> {
-    let Some((run, parts)) = Run::open(path)? else { return Ok(None) };
+    let Some((run, parts)) = Run::open(path)? else {
+        return Ok(None);
+    };
     let Stretch { start, end, .. } = run.stretch;
     if start != at || end <= start {
         return Ok(None);
@@ -161,7 +180,10 @@ fn list_runs(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     let mut files = Vec::new();
     for item in std::fs::read_dir(dir)? {
         let path = item?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let start = name
             .strip_suffix(".run")
             .or_else(|| name.strip_suffix(".index"))

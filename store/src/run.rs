@@ -85,7 +85,9 @@ impl Run {
         let len = file.metadata()?.len();
         let mut head = vec![0; len.min(4096) as usize];
         file.read_exact_at(&mut head, 0)?;
-        let Some((stretch, sections)) = read_header(&head) else { return Ok(None) };
+        let Some((stretch, sections)) = read_header(&head) else {
+            return Ok(None);
+        };
         let find = |kind| sections.iter().find(|section| section.kind == kind);
         let (Some(directory), Some(entries)) = (find(KIND_DIRECTORY), find(KIND_ENTRIES)) else {
             return Ok(None);
@@ -99,19 +101,36 @@ impl Run {
         if crc32fast::hash(&bytes) != directory.crc {
             return Ok(None);
         }
-        let Some(parts) = read_directory(&bytes) else { return Ok(None) };
+        let Some(parts) = read_directory(&bytes) else {
+            return Ok(None);
+        };
         let count = parts.iter().map(|part| u64::from(part.count)).sum();
         if entries_bytes(count) != entries.len {
             return Ok(None);
         }
-        let entries = Entries { file: Arc::new(file), offset: entries.offset, count };
+        let entries = Entries {
+            file: Arc::new(file),
+            offset: entries.offset,
+            count,
+        };
         let entries = RwLock::new(entries);
-        Ok(Some((Self { path: path.to_owned(), stretch, entries }, parts)))
+        Ok(Some((
+            Self {
+                path: path.to_owned(),
+                stretch,
+                entries,
+            },
+            parts,
+        )))
     }
 
     /// Up to `count` entries from number `first` on; `Damaged` if a page is not intact.
     pub(crate) fn read(&self, first: u64, count: u64, wait: Wait) -> Result<Vec<Entry>, ReadError> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let entries = self
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let end = first.saturating_add(count).min(entries.count);
         if first >= end {
             return Ok(Vec::new());
@@ -124,7 +143,9 @@ impl Run {
         let mut out = Vec::with_capacity((end - first) as usize);
         let mut number = page * PAGE_ENTRIES;
         for page in bytes.chunks(PAGE_BYTES as usize) {
-            let (cells, crc) = page.split_last_chunk::<4>().ok_or(ReadError::IndexDamaged)?;
+            let (cells, crc) = page
+                .split_last_chunk::<4>()
+                .ok_or(ReadError::IndexDamaged)?;
             if crc32fast::hash(cells) != u32::from_be_bytes(*crc) {
                 return Err(ReadError::IndexDamaged);
             }
@@ -143,7 +164,10 @@ impl Run {
         rebuild(segments, &self.path, self.stretch.start, self.stretch.end)?;
         let intact = Self::open(&self.path)?;
         let (run, _) = intact.ok_or_else(|| OpenError::Damaged(self.path.display().to_string()))?;
-        let entries = run.entries.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let entries = run
+            .entries
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
         Ok(())
     }
@@ -190,7 +214,12 @@ pub(crate) fn write(
     let offset = HEADER_BYTES as u64;
     let len = directory.len() as u64;
     let sections = [
-        Section { kind: KIND_DIRECTORY, offset, len, crc: crc32fast::hash(&directory) },
+        Section {
+            kind: KIND_DIRECTORY,
+            offset,
+            len,
+            crc: crc32fast::hash(&directory),
+        },
         Section {
             kind: KIND_ENTRIES,
             offset: offset + len,
@@ -220,14 +249,29 @@ pub(crate) fn rebuild(
             return Ok(());
         }
         let topic: Arc<str> = record.topic.into();
-        let (part, entries) =
-            queues.entry((Arc::clone(&topic), record.queue)).or_insert_with(|| {
+        let (part, entries) = queues
+            .entry((Arc::clone(&topic), record.queue))
+            .or_insert_with(|| {
                 let (first, min_ms, max_ms) = (record.queue_offset, record.store_ms, i64::MIN);
                 let queue = record.queue;
-                (Part { topic, queue, first, count: 0, entry: 0, min_ms, max_ms }, Vec::new())
+                (
+                    Part {
+                        topic,
+                        queue,
+                        first,
+                        count: 0,
+                        entry: 0,
+                        min_ms,
+                        max_ms,
+                    },
+                    Vec::new(),
+                )
             });
         if record.queue_offset != part.first + i64::from(part.count) {
-            return Err(format!("queue offset {} is out of order", record.queue_offset));
+            return Err(format!(
+                "queue offset {} is out of order",
+                record.queue_offset
+            ));
         }
         part.count += 1;
         part.max_ms = record.store_ms;
@@ -235,7 +279,10 @@ pub(crate) fn rebuild(
         Ok(())
     })?;
     if let Some(reason) = scanned.bad {
-        return Err(OpenError::Corrupt { position: scanned.end, reason });
+        return Err(OpenError::Corrupt {
+            position: scanned.end,
+            reason,
+        });
     }
     let (mut parts, lists): (Vec<_>, Vec<_>) = queues.into_values().unzip();
     let mut entry = 0;
@@ -243,15 +290,28 @@ pub(crate) fn rebuild(
         part.entry = entry;
         entry += u64::from(part.count);
     }
-    let stretch = Stretch { start, end, last_ms };
-    write(path, stretch, &parts, &mut lists.into_iter().flatten().map(Ok))?;
+    let stretch = Stretch {
+        start,
+        end,
+        last_ms,
+    };
+    write(
+        path,
+        stretch,
+        &parts,
+        &mut lists.into_iter().flatten().map(Ok),
+    )?;
     Ok(())
 }
 
 /// The index entry of a record.
 pub(crate) fn entry_of(record: &Record<'_>, size: u32) -> Entry {
     let tags = properties::tags_code(record.property(properties::TAGS));
-    Entry { position: record.position, size, tags }
+    Entry {
+        position: record.position,
+        size,
+        tags,
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -308,7 +368,14 @@ fn read_header(bytes: &[u8]) -> Option<(Stretch, Vec<Section>)> {
     if fields.u32()? != crc32fast::hash(covered) {
         return None;
     }
-    Some((Stretch { start, end, last_ms }, sections))
+    Some((
+        Stretch {
+            start,
+            end,
+            last_ms,
+        },
+        sections,
+    ))
 }
 
 fn write_directory(parts: &[Part]) -> Vec<u8> {
@@ -346,5 +413,9 @@ fn read_directory(bytes: &[u8]) -> Option<Vec<Part>> {
 
 fn read_entry(cell: &[u8]) -> Option<Entry> {
     let mut fields = Fields(cell);
-    Some(Entry { position: fields.u64()?, size: fields.u32()?, tags: fields.i64()? })
+    Some(Entry {
+        position: fields.u64()?,
+        size: fields.u32()?,
+        tags: fields.i64()?,
+    })
 }

@@ -30,13 +30,25 @@ pub(crate) fn scan(
 ) -> io::Result<Scanned> {
     let mut at = from;
     while at < to {
-        let Some(segment) = segments.at(at) else { break };
+        let Some(segment) = segments.at(at) else {
+            break;
+        };
         let end = segment.start + segments.segment_bytes;
-        let mut window = Window { segment, end, at: 0, bytes: Vec::new() };
+        let mut window = Window {
+            segment,
+            end,
+            at: 0,
+            bytes: Vec::new(),
+        };
         while at < end.min(to) {
             match step(&mut window, at, each)? {
                 Ok(next) => at = next,
-                Err(reason) => return Ok(Scanned { end: at, bad: Some(reason) }),
+                Err(reason) => {
+                    return Ok(Scanned {
+                        end: at,
+                        bad: Some(reason),
+                    });
+                }
             }
         }
     }
@@ -50,7 +62,9 @@ fn step(
     each: &mut dyn FnMut(&Record<'_>, u32) -> Result<(), String>,
 ) -> io::Result<Result<u64, String>> {
     let remaining = window.end - at;
-    let head = window.read(at, BLANK_BYTES)?.and_then(|bytes| bytes.first_chunk().copied());
+    let head = window
+        .read(at, BLANK_BYTES)?
+        .and_then(|bytes| bytes.first_chunk().copied());
     let size = match head.and_then(record::head) {
         Some(Head::Record(size)) => size,
         Some(Head::Blank(size)) if size as u64 == remaining => return Ok(Ok(window.end)),
@@ -63,13 +77,18 @@ fn step(
     let Some(bytes) = window.read(at, size)? else {
         return Ok(Err("the record does not fit its file".into()));
     };
-    let checked = Record::decode(bytes).map_err(|error| error.to_string()).and_then(|record| {
-        if record.position == at {
-            each(&record, size as u32)
-        } else {
-            Err(format!("the record says that it lies at {}", record.position))
-        }
-    });
+    let checked = Record::decode(bytes)
+        .map_err(|error| error.to_string())
+        .and_then(|record| {
+            if record.position == at {
+                each(&record, size as u32)
+            } else {
+                Err(format!(
+                    "the record says that it lies at {}",
+                    record.position
+                ))
+            }
+        });
     Ok(checked.map(|()| at + size as u64))
 }
 
@@ -95,7 +114,9 @@ impl Window {
             }
             let fill = (len.max(WINDOW_BYTES) as u64).min(available) as usize;
             self.bytes.resize(fill, 0);
-            self.segment.file.read_exact_at(&mut self.bytes, at - self.segment.start)?;
+            self.segment
+                .file
+                .read_exact_at(&mut self.bytes, at - self.segment.start)?;
             self.at = at;
         }
         Ok(inside(self).and_then(|skip| self.bytes.get(skip..skip + len)))

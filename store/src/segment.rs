@@ -53,25 +53,37 @@ impl Segments {
         let mut expected = starts.first().copied().unwrap_or(0);
         for start in starts {
             if start != expected {
-                return Err(OpenError::Layout(format!("log file {expected:020} is missing")));
+                return Err(OpenError::Layout(format!(
+                    "log file {expected:020} is missing"
+                )));
             }
             let file = fs::open_rw(&path_of(dir, start))?;
             list.push_back(Arc::new(Segment { start, file }));
             expected = start + segment_bytes;
         }
         let list = RwLock::new(list);
-        Ok(Self { dir: dir.to_owned(), segment_bytes, list, creating: Mutex::new(()) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            list,
+            creating: Mutex::new(()),
+        })
     }
 
     /// Where the first file starts.
     pub(crate) fn start(&self) -> u64 {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).front().map_or(0, |s| s.start)
+        self.list
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .front()
+            .map_or(0, |s| s.start)
     }
 
     /// Where the last file ends.
     pub(crate) fn limit(&self) -> u64 {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.back().map_or(0, |segment| segment.start + self.segment_bytes)
+        list.back()
+            .map_or(0, |segment| segment.start + self.segment_bytes)
     }
 
     /// The file that holds `position`.

@@ -61,10 +61,15 @@ pub fn decode(body: &[u8]) -> Result<Vec<Entry<'_>>, StateError> {
     }
     let mut entries = Vec::new();
     while let Some((kind, after)) = rest.split_first() {
-        let (len, after) = after.split_first_chunk::<4>().ok_or(StateError::Truncated)?;
+        let (len, after) = after
+            .split_first_chunk::<4>()
+            .ok_or(StateError::Truncated)?;
         let len = u32::from_be_bytes(*len) as usize;
         let (payload, after) = after.split_at_checked(len).ok_or(StateError::Truncated)?;
-        entries.push(Entry { kind: *kind, payload });
+        entries.push(Entry {
+            kind: *kind,
+            payload,
+        });
         rest = after;
     }
     Ok(entries)
@@ -93,11 +98,21 @@ impl Epoch {
             let store_id = fields.array()?;
             let start = fields.u64()?;
             let members = fields.u16()?;
-            let in_sync = (0..members).map(|_| fields.array()).collect::<Option<_>>()?;
+            let in_sync = (0..members)
+                .map(|_| fields.array())
+                .collect::<Option<_>>()?;
             let replication = fields.u8()?;
             let flush = Flush::from_code(fields.u8()?)?;
             let format = fields.u16()?;
-            Some(Self { epoch, store_id, start, in_sync, replication, flush, format })
+            Some(Self {
+                epoch,
+                store_id,
+                start,
+                in_sync,
+                replication,
+                flush,
+                format,
+            })
         };
         read().ok_or(StateError::Truncated)
     }

@@ -23,7 +23,10 @@ struct Batches {
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, batches: RwLock::default() }
+        Self {
+            bytes_max,
+            batches: RwLock::default(),
+        }
     }
 
     pub(crate) fn push(&self, position: u64, bytes: Bytes) {
@@ -39,7 +42,9 @@ impl Tail {
 
     pub(crate) fn get(&self, position: u64, size: u32) -> Option<Bytes> {
         let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
-        let after = batches.list.partition_point(|(start, _)| *start <= position);
+        let after = batches
+            .list
+            .partition_point(|(start, _)| *start <= position);
         let (start, bytes) = batches.list.get(after.checked_sub(1)?)?;
         let from = (position - start) as usize;
         let to = from + size as usize;
@@ -57,9 +62,19 @@ mod tests {
         for position in [0u64, 4, 8, 12] {
             tail.push(position, Bytes::from(vec![position as u8; 4]));
         }
-        let rows = [(0, 4, false), (4, 4, false), (8, 4, true), (8, 5, false), (9, 3, true)];
+        let rows = [
+            (0, 4, false),
+            (4, 4, false),
+            (8, 4, true),
+            (8, 5, false),
+            (9, 3, true),
+        ];
         for (position, size, found) in rows {
-            assert_eq!(tail.get(position, size).is_some(), found, "{position} {size}");
+            assert_eq!(
+                tail.get(position, size).is_some(),
+                found,
+                "{position} {size}"
+            );
         }
         assert_eq!(tail.get(13, 2).expect("there"), [12, 12].as_slice());
         assert_eq!(tail.get(16, 1), None);

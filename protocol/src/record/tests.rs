@@ -35,8 +35,14 @@ fn bytes_of(message: &Message, host: &str) -> Vec<u8> {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<_> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
-    digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    let digits: Vec<_> = text
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| (pair[0] << 4 | pair[1]) as u8)
+        .collect()
 }
 
 /// What Java's encoder makes of the same message, with the offsets, times and CRCs of a record
@@ -94,7 +100,10 @@ fn hosts_topics_and_open_properties() {
         let bytes = bytes_of(&message, store);
         assert_eq!(bytes[4..8], magic.to_be_bytes());
         let record = Record::decode(&bytes).expect("intact");
-        assert_eq!((record.born_host, record.store_host), (message.born_host, address(store)));
+        assert_eq!(
+            (record.born_host, record.store_host),
+            (message.born_host, address(store))
+        );
         assert_eq!((record.topic, record.sys_flag), (topic, sys_flag));
         assert_eq!(record.properties, b"A\x01x\x02", "the last value is closed");
         assert_eq!(record.property("A"), Some("x"));
@@ -106,11 +115,20 @@ fn limits() {
     let check = |message: Message, expect: Result<(), EncodeError>| {
         assert_eq!(message.encode(address("10.0.0.2:1")).map(|_| ()), expect);
     };
-    let body = |len| Message { body: vec![1; len].into(), ..sample() };
+    let body = |len| Message {
+        body: vec![1; len].into(),
+        ..sample()
+    };
     check(body(0), Ok(()));
     check(body(BODY_BYTES_MAX), Ok(()));
-    check(body(BODY_BYTES_MAX + 1), Err(EncodeError::BodyTooLarge(BODY_BYTES_MAX + 1)));
-    let topic = |len| Message { topic: "t".repeat(len).into(), ..sample() };
+    check(
+        body(BODY_BYTES_MAX + 1),
+        Err(EncodeError::BodyTooLarge(BODY_BYTES_MAX + 1)),
+    );
+    let topic = |len| Message {
+        topic: "t".repeat(len).into(),
+        ..sample()
+    };
     check(topic(0), Err(EncodeError::TopicLength(0)));
     check(topic(1), Ok(()));
     check(topic(255), Ok(()));
@@ -118,12 +136,21 @@ fn limits() {
     let properties = |len, last| {
         let mut properties = vec![b'a'; len];
         properties[len - 1] = last;
-        Message { properties: properties.into(), ..sample() }
+        Message {
+            properties: properties.into(),
+            ..sample()
+        }
     };
     check(properties(32_747, 2), Ok(()));
     check(properties(32_746, b'a'), Ok(()));
-    check(properties(32_747, b'a'), Err(EncodeError::PropertiesTooLarge(32_768)));
-    check(properties(32_748, 2), Err(EncodeError::PropertiesTooLarge(32_768)));
+    check(
+        properties(32_747, b'a'),
+        Err(EncodeError::PropertiesTooLarge(32_768)),
+    );
+    check(
+        properties(32_748, 2),
+        Err(EncodeError::PropertiesTooLarge(32_768)),
+    );
 }
 
 #[test]
@@ -165,7 +192,10 @@ fn heads() {
         (b"\x00\x00\x00\xbc\xda\xa3\x20\xa7", Some(Head::Record(188))),
         (b"\x00\x00\x00\xbc\xda\xa3\x20\xab", Some(Head::Record(188))),
         (b"\x7f\xff\xff\xff\xda\xa3\x20\xa7", None),
-        (b"\x00\x01\x00\x00\xcb\xd4\x31\x94", Some(Head::Blank(65_536))),
+        (
+            b"\x00\x01\x00\x00\xcb\xd4\x31\x94",
+            Some(Head::Blank(65_536)),
+        ),
         (b"\x00\x00\x00\x00\x00\x00\x00\x00", None),
         (b"\x00\x00\x00\xbc\xda\xa3\x20\xa8", None),
     ];

@@ -29,8 +29,16 @@ fn a_run() {
         },
     ];
     let entries = [(9, 10, 11), (12, 13, -1), (14, 15, 16)];
-    let entries = entries.map(|(position, size, tags)| Entry { position, size, tags });
-    let stretch = Stretch { start: 256, end: 512, last_ms: 8 };
+    let entries = entries.map(|(position, size, tags)| Entry {
+        position,
+        size,
+        tags,
+    });
+    let stretch = Stretch {
+        start: 256,
+        end: 512,
+        last_ms: 8,
+    };
     run::write(&path, stretch, &parts, &mut entries.into_iter().map(Ok)).expect("written");
     let bytes = std::fs::read(&path).expect("read");
 
@@ -46,9 +54,12 @@ fn a_run() {
         row.extend_from_slice(&max_ms.to_be_bytes());
         row
     };
-    let directory =
-        [&[0, 0, 0, 2][..], &row(b"A", (2, 3, 1, 0, 4, 5)), &row(b"BC", (-1, 6, 2, 1, 7, 8))]
-            .concat();
+    let directory = [
+        &[0, 0, 0, 2][..],
+        &row(b"A", (2, 3, 1, 0, 4, 5)),
+        &row(b"BC", (-1, 6, 2, 1, 7, 8)),
+    ]
+    .concat();
     let mut page = b"\0\0\0\0\0\0\0\x09\0\0\0\x0a\0\0\0\0\0\0\0\x0b\
         \0\0\0\0\0\0\0\x0c\0\0\0\x0d\xff\xff\xff\xff\xff\xff\xff\xff\
         \0\0\0\0\0\0\0\x0e\0\0\0\x0f\0\0\0\0\0\0\0\x10"
@@ -73,18 +84,37 @@ fn a_run() {
 fn pages_of_a_run() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("x.run");
-    let entry = |n: u64| Entry { position: n, size: 1, tags: -(n as i64) };
+    let entry = |n: u64| Entry {
+        position: n,
+        size: 1,
+        tags: -(n as i64),
+    };
     for count in [0u32, 1, 203, 204, 205, 1000] {
-        let part =
-            Part { topic: "T".into(), queue: 0, first: 0, count, entry: 0, min_ms: 0, max_ms: 0 };
-        let stretch = Stretch { start: 0, end: 1, last_ms: 0 };
+        let part = Part {
+            topic: "T".into(),
+            queue: 0,
+            first: 0,
+            count,
+            entry: 0,
+            min_ms: 0,
+            max_ms: 0,
+        };
+        let stretch = Stretch {
+            start: 0,
+            end: 1,
+            last_ms: 0,
+        };
         let mut entries = (0..u64::from(count)).map(|n| Ok(entry(n)));
         run::write(&path, stretch, &[part], &mut entries).expect("written");
         let (run, _) = Run::open(&path).expect("read").expect("intact");
         for (first, wanted) in [(0, 1), (0, 1000), (203, 1), (203, 2), (204, 300), (999, 5)] {
             let found = run.read(first, wanted, Wait::ForDisk).expect("read");
             let end = (first + wanted).min(u64::from(count));
-            assert_eq!(found, (first..end).map(entry).collect::<Vec<_>>(), "{first} of {count}");
+            assert_eq!(
+                found,
+                (first..end).map(entry).collect::<Vec<_>>(),
+                "{first} of {count}"
+            );
         }
     }
 }
@@ -106,15 +136,30 @@ fn state_records() {
     assert_eq!(payload, expect);
     assert_eq!(Epoch::decode(&payload), Ok(epoch));
     for len in 0..payload.len() {
-        assert_eq!(Epoch::decode(&payload[..len]), Err(state::StateError::Truncated));
+        assert_eq!(
+            Epoch::decode(&payload[..len]),
+            Err(state::StateError::Truncated)
+        );
     }
-    let entries =
-        [state::Entry { kind: 1, payload: b"ab" }, state::Entry { kind: 200, payload: b"" }];
+    let entries = [
+        state::Entry {
+            kind: 1,
+            payload: b"ab",
+        },
+        state::Entry {
+            kind: 200,
+            payload: b"",
+        },
+    ];
     let body = state::encode(&entries);
     assert_eq!(body, b"\x01\x01\0\0\0\x02ab\xc8\0\0\0\0");
     assert_eq!(state::decode(&body).expect("intact"), entries);
     for len in [0, 2, 5, 6, 7, 9, 12] {
-        assert_eq!(state::decode(&body[..len]), Err(state::StateError::Truncated), "{len}");
+        assert_eq!(
+            state::decode(&body[..len]),
+            Err(state::StateError::Truncated),
+            "{len}"
+        );
     }
     assert_eq!(state::decode(b"\x02"), Err(state::StateError::Version(2)));
 }

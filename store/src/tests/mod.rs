@@ -16,13 +16,14 @@ use bytes::Bytes;
 use protocol::properties;
 use protocol::record::{Message, Record};
 
-use crate::{
-    AppendError, Appended, Flush, OpenError, Options, Read, ReadLimits, Store, Wait,
-};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Read, ReadLimits, Store, Wait};
 
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
-pub(crate) const ALL: ReadLimits =
-    ReadLimits { messages_max: 10_000, bytes_max: 1 << 30, scan_max: 1 << 20 };
+pub(crate) const ALL: ReadLimits = ReadLimits {
+    messages_max: 10_000,
+    bytes_max: 1 << 30,
+    scan_max: 1 << 20,
+};
 
 pub(crate) fn clock() -> i64 {
     static NOW: AtomicI64 = AtomicI64::new(1_700_000_000_000);
@@ -84,12 +85,16 @@ pub(crate) fn append_all(
 }
 
 pub(crate) fn read(store: &Store, topic: &str, queue: i32, from: i64) -> Read {
-    store.read(topic, queue, from, &ALL, &mut |_| true, Wait::ForDisk).expect("a read")
+    store
+        .read(topic, queue, from, &ALL, &mut |_| true, Wait::ForDisk)
+        .expect("a read")
 }
 
 /// All bodies of a queue.
 pub(crate) fn bodies(store: &Store, topic: &str, queue: i32) -> Vec<Vec<u8>> {
-    let Some(range) = store.range(topic, queue) else { return Vec::new() };
+    let Some(range) = store.range(topic, queue) else {
+        return Vec::new();
+    };
     let mut out = Vec::new();
     let mut next = range.min;
     while next < range.max {
@@ -97,7 +102,10 @@ pub(crate) fn bodies(store: &Store, topic: &str, queue: i32) -> Vec<Vec<u8>> {
         assert!(!found.records.is_empty(), "nothing at {next} of {range:?}");
         for (record, offset) in found.records.iter().zip(next..) {
             let record = Record::decode(record).expect("an intact record");
-            assert_eq!((record.topic, record.queue, record.queue_offset), (topic, queue, offset));
+            assert_eq!(
+                (record.topic, record.queue, record.queue_offset),
+                (topic, queue, offset)
+            );
             out.push(record.body.to_vec());
         }
         next = found.next;

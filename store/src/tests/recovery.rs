@@ -28,7 +28,10 @@ fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 fn set_durable(dir: &Path, durable: u64) {
-    let checkpoint = Checkpoint { durable, ..Checkpoint::load(dir).expect("load") };
+    let checkpoint = Checkpoint {
+        durable,
+        ..Checkpoint::load(dir).expect("load")
+    };
     checkpoint.write(dir).expect("write");
 }
 
@@ -40,14 +43,20 @@ fn a_killed_store_keeps_all_that_was_acknowledged() {
         let store = open(dir.path());
         assert_eq!(bodies(&store, "T", 0), expect);
         assert_eq!((store.status().epoch, store.status().cuts), (round, 0));
-        let sent: Vec<_> = (0..700u64).map(|n| (round * 700 + n).to_be_bytes().to_vec()).collect();
+        let sent: Vec<_> = (0..700u64)
+            .map(|n| (round * 700 + n).to_be_bytes().to_vec())
+            .collect();
         let results = append_all(&store, sent.iter().map(|body| message("T", 0, body, None)));
         assert!(results.iter().all(Result::is_ok));
         expect.extend(sent);
         store.crash();
         assert!(dir.path().join("abort").exists());
         // As if it had been killed while it wrote these.
-        fs::write(dir.path().join("gantry/index/00000000000000000000.run.tmp"), b"x").expect("tmp");
+        fs::write(
+            dir.path().join("gantry/index/00000000000000000000.run.tmp"),
+            b"x",
+        )
+        .expect("tmp");
         fs::write(dir.path().join("gantry/segment.tmp"), b"x").expect("tmp");
         fs::write(dir.path().join("gantry/checkpoint.tmp"), b"x").expect("tmp");
     }
@@ -57,7 +66,10 @@ fn a_killed_store_keeps_all_that_was_acknowledged() {
 fn a_torn_tail_is_cut_at_every_byte() {
     let (crashed, sent) = crashed(20);
     let last = sent.last().expect("ten");
-    let (from, to) = (last.position as usize, last.position as usize + last.bytes as usize);
+    let (from, to) = (
+        last.position as usize,
+        last.position as usize + last.bytes as usize,
+    );
     let whole = fs::read(crashed.path().join(FIRST_SEGMENT)).expect("read");
     for at in from..to {
         for tear in ["zero the rest", "flip", "garbage"] {
@@ -72,7 +84,9 @@ fn a_torn_tail_is_cut_at_every_byte() {
                 continue;
             }
             let data_left = torn[from..].iter().any(|byte| *byte != 0);
-            let identity = crate::Identity::load(copy.path()).expect("load").expect("there");
+            let identity = crate::Identity::load(copy.path())
+                .expect("load")
+                .expect("there");
             let recovered = crate::recover::recover(copy.path(), &identity).expect("recover");
             assert_eq!(recovered.end, last.position, "{tear} at {at}");
             let range = recovered.index.get("T", 0).expect("a queue").range();
@@ -82,7 +96,11 @@ fn a_torn_tail_is_cut_at_every_byte() {
             assert!(left[from..].iter().all(|byte| *byte == 0), "{tear} at {at}");
             let cut = Checkpoint::load(copy.path()).expect("load");
             assert_eq!(cut.durable, last.position);
-            let cuts = if data_left { (1, last.position) } else { (0, 0) };
+            let cuts = if data_left {
+                (1, last.position)
+            } else {
+                (0, 0)
+            };
             assert_eq!((cut.cuts, cut.cut_at), cuts, "{tear} at {at}");
         }
     }
@@ -101,7 +119,9 @@ fn cut_records_do_not_come_back() {
         });
         let store = open(copy.path());
         assert_eq!(bodies(&store, "T", 0).len(), torn);
-        store.append_wait(message("T", 0, &[b'z'; 20], None)).expect("stored");
+        store
+            .append_wait(message("T", 0, &[b'z'; 20], None))
+            .expect("stored");
         store.crash();
         for _ in ["after the crash", "after a close"] {
             let store = open(copy.path());
@@ -115,8 +135,18 @@ fn cut_records_do_not_come_back() {
 #[test]
 fn later_files_go_with_the_cut() {
     let dir = tempfile::tempdir().expect("dir");
-    let store = try_open(dir.path(), Options { run_bytes: 1 << 30, ..options() }).expect("open");
-    let sent = append_all(&store, (0..40).map(|n| message("T", 0, &vec![n; 6000], None)));
+    let store = try_open(
+        dir.path(),
+        Options {
+            run_bytes: 1 << 30,
+            ..options()
+        },
+    )
+    .expect("open");
+    let sent = append_all(
+        &store,
+        (0..40).map(|n| message("T", 0, &vec![n; 6000], None)),
+    );
     store.crash();
     let copy = dir;
     // A run was written of each sealed segment; without them the log alone counts.
@@ -128,7 +158,10 @@ fn later_files_go_with_the_cut() {
     let store = open(copy.path());
     assert_eq!(bodies(&store, "T", 0).len(), 3);
     assert!(!copy.path().join("commitlog/00000000000000065536").exists());
-    assert_eq!((store.status().cuts, store.status().confirm > torn as u64), (1, true));
+    assert_eq!(
+        (store.status().cuts, store.status().confirm > torn as u64),
+        (1, true)
+    );
 }
 
 #[test]
@@ -142,7 +175,11 @@ fn corruption_below_the_durable_position_is_an_error_and_nothing_is_touched() {
             let copy = copy_of(crashed.path());
             edit(copy.path(), FIRST_SEGMENT, |bytes| {
                 let at = torn.position as usize;
-                if zero { bytes[at..].fill(0) } else { bytes[at + 70] ^= 1 }
+                if zero {
+                    bytes[at..].fill(0);
+                } else {
+                    bytes[at + 70] ^= 1;
+                }
             });
             let before = fs::read(copy.path().join(FIRST_SEGMENT)).expect("read");
             let error = try_open(copy.path(), options()).expect_err("corrupt");
@@ -150,7 +187,10 @@ fn corruption_below_the_durable_position_is_an_error_and_nothing_is_touched() {
                 matches!(error, OpenError::Corrupt { position, .. } if position == torn.position),
                 "{error}"
             );
-            assert_eq!(fs::read(copy.path().join(FIRST_SEGMENT)).expect("read"), before);
+            assert_eq!(
+                fs::read(copy.path().join(FIRST_SEGMENT)).expect("read"),
+                before
+            );
         }
     }
 }
@@ -168,34 +208,83 @@ fn a_queue_offset_out_of_order_is_corruption() {
         bytes[at..at + size].copy_from_slice(encoded.place(8, sent[9].position, 1));
     });
     let copy = copy_of(crashed.path());
-    assert_eq!(bodies(&open(copy.path()), "T", 0).len(), 9, "above: the end of the log");
+    assert_eq!(
+        bodies(&open(copy.path()), "T", 0).len(),
+        9,
+        "above: the end of the log"
+    );
     set_durable(crashed.path(), sent[9].position + size as u64);
-    let error = try_open(crashed.path(), options()).expect_err("corrupt").to_string();
-    assert!(error.contains("queue offset 8 where 9 comes next"), "{error}");
+    let error = try_open(crashed.path(), options())
+        .expect_err("corrupt")
+        .to_string();
+    assert!(
+        error.contains("queue offset 8 where 9 comes next"),
+        "{error}"
+    );
 }
 
 #[test]
 fn missing_and_misshapen_files_are_errors() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
-    append_all(&store, (0..40).map(|n| message("T", 0, &vec![n; 6000], None)));
+    append_all(
+        &store,
+        (0..40).map(|n| message("T", 0, &vec![n; 6000], None)),
+    );
     drop(store);
-    let (second, third) = ("commitlog/00000000000000065536", "commitlog/00000000000000131072");
+    let (second, third) = (
+        "commitlog/00000000000000065536",
+        "commitlog/00000000000000131072",
+    );
     type Change = fn(PathBuf);
     let rows: [(&str, Change, &str); 8] = [
-        (second, |path| fs::remove_file(path).expect("remove"), "is missing"),
-        (third, |path| fs::write(path, b"short").expect("write"), "is not 65536 bytes long"),
-        (third, |path| fs::write(path, vec![0; 65_537]).expect("write"), "is not 65536 bytes"),
-        ("commitlog/x", |path| fs::write(path, b"").expect("write"), "x is no log file"),
-        ("commitlog", |path| fs::remove_dir_all(path).expect("remove"), "the log ends at 0"),
-        ("gantry/identity", |path| fs::remove_file(path).expect("remove"), "adopt it first"),
-        ("gantry/identity", |path| fs::write(path, b"x").expect("write"), "is damaged"),
-        ("gantry/checkpoint", |path| fs::write(path, b"x").expect("write"), "is damaged"),
+        (
+            second,
+            |path| fs::remove_file(path).expect("remove"),
+            "is missing",
+        ),
+        (
+            third,
+            |path| fs::write(path, b"short").expect("write"),
+            "is not 65536 bytes long",
+        ),
+        (
+            third,
+            |path| fs::write(path, vec![0; 65_537]).expect("write"),
+            "is not 65536 bytes",
+        ),
+        (
+            "commitlog/x",
+            |path| fs::write(path, b"").expect("write"),
+            "x is no log file",
+        ),
+        (
+            "commitlog",
+            |path| fs::remove_dir_all(path).expect("remove"),
+            "the log ends at 0",
+        ),
+        (
+            "gantry/identity",
+            |path| fs::remove_file(path).expect("remove"),
+            "adopt it first",
+        ),
+        (
+            "gantry/identity",
+            |path| fs::write(path, b"x").expect("write"),
+            "is damaged",
+        ),
+        (
+            "gantry/checkpoint",
+            |path| fs::write(path, b"x").expect("write"),
+            "is damaged",
+        ),
     ];
     for (file, change, expect) in rows {
         let copy = copy_of(dir.path());
         change(copy.path().join(file));
-        let error = try_open(copy.path(), options()).expect_err(expect).to_string();
+        let error = try_open(copy.path(), options())
+            .expect_err(expect)
+            .to_string();
         assert!(error.contains(expect), "{error}");
     }
 }
@@ -205,7 +294,10 @@ fn a_damaged_or_missing_run_is_rebuilt() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
     let body = |n: u32| [&n.to_be_bytes()[..], &[0; 60]].concat();
-    append_all(&store, (0..1500).map(|n| message("T", (n % 3) as i32, &body(n), Some("x"))));
+    append_all(
+        &store,
+        (0..1500).map(|n| message("T", (n % 3) as i32, &body(n), Some("x"))),
+    );
     drop(store);
     let mut runs: Vec<_> = fs::read_dir(dir.path().join("gantry/index"))
         .expect("dir")
@@ -213,9 +305,15 @@ fn a_damaged_or_missing_run_is_rebuilt() {
         .collect();
     runs.sort();
     assert!(runs.len() > 2, "{runs:?}");
-    let small = || Options { tail_bytes_max: 0, ..options() };
+    let small = || Options {
+        tail_bytes_max: 0,
+        ..options()
+    };
     for run in &runs {
-        let name = format!("gantry/index/{}", run.file_name().expect("name").to_string_lossy());
+        let name = format!(
+            "gantry/index/{}",
+            run.file_name().expect("name").to_string_lossy()
+        );
         let len = fs::metadata(run).expect("meta").len() as usize;
         let mut places: Vec<_> = (0..len).step_by(len / 23).map(Some).collect();
         places.push(None);
@@ -228,7 +326,11 @@ fn a_damaged_or_missing_run_is_rebuilt() {
             let store = try_open(copy.path(), small()).expect("open");
             for queue in 0..3 {
                 let expect: Vec<_> = (0..1500).filter(|n| n % 3 == queue).map(body).collect();
-                assert_eq!(bodies(&store, "T", queue as i32), expect, "{name} at {place:?}");
+                assert_eq!(
+                    bodies(&store, "T", queue as i32),
+                    expect,
+                    "{name} at {place:?}"
+                );
             }
         }
     }
@@ -243,18 +345,35 @@ fn a_second_owner_is_refused() {
         assert!(matches!(error, OpenError::Locked(_)), "{error}");
     }
     drop(store);
-    let other = Options { cluster: "other".into(), ..options() };
-    let error = try_open(dir.path(), other).expect_err("another cluster").to_string();
+    let other = Options {
+        cluster: "other".into(),
+        ..options()
+    };
+    let error = try_open(dir.path(), other)
+        .expect_err("another cluster")
+        .to_string();
     assert!(error.contains("belongs to broker b of cluster c, not to broker b of cluster other"));
     let id = open(dir.path()).identity().store_id;
     // A wish for another segment size comes too late.
-    let other = Options { segment_bytes: Some(1 << 20), ..options() };
+    let other = Options {
+        segment_bytes: Some(1 << 20),
+        ..options()
+    };
     let store = try_open(dir.path(), other).expect("open");
-    assert_eq!((store.status().segment_bytes, store.identity().store_id), (SEGMENT_BYTES, id));
+    assert_eq!(
+        (store.status().segment_bytes, store.identity().store_id),
+        (SEGMENT_BYTES, id)
+    );
     assert_eq!(store.status().epoch, 3);
-    let odd = Options { segment_bytes: Some(100_000), ..options() };
+    let odd = Options {
+        segment_bytes: Some(100_000),
+        ..options()
+    };
     let fresh = tempfile::tempdir().expect("dir");
-    assert!(matches!(try_open(fresh.path(), odd), Err(OpenError::Options(_))));
+    assert!(matches!(
+        try_open(fresh.path(), odd),
+        Err(OpenError::Options(_))
+    ));
 }
 
 #[test]
@@ -265,7 +384,11 @@ fn another_process_is_refused_too() {
     let code = "import fcntl,sys\nf=open(sys.argv[1],'r+')\n\
         try:\n fcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB,1,0)\nexcept OSError:\n sys.exit(7)";
     let lock = dir.path().join("lock");
-    match std::process::Command::new("python3").args(["-c", code]).arg(&lock).status() {
+    match std::process::Command::new("python3")
+        .args(["-c", code])
+        .arg(&lock)
+        .status()
+    {
         Ok(status) => assert_eq!(status.code(), Some(7), "the lock is held against others"),
         Err(error) => eprintln!("not run: python3: {error}"),
     }
@@ -275,9 +398,18 @@ fn another_process_is_refused_too() {
 #[test]
 fn small_volumes_have_small_segments() {
     let dir = tempfile::tempdir().expect("dir");
-    let store = try_open(dir.path(), Options { segment_bytes: None, ..options() }).expect("open");
+    let store = try_open(
+        dir.path(),
+        Options {
+            segment_bytes: None,
+            ..options()
+        },
+    )
+    .expect("open");
     let bytes = store.status().segment_bytes;
     assert!(bytes.is_power_of_two() && (64 << 20..=1 << 30).contains(&bytes));
-    let len = fs::metadata(dir.path().join(FIRST_SEGMENT)).expect("meta").len();
+    let len = fs::metadata(dir.path().join(FIRST_SEGMENT))
+        .expect("meta")
+        .len();
     assert_eq!(len, bytes);
 }
