@@ -6,6 +6,7 @@ pub(crate) mod message;
 pub(crate) mod namesrv;
 pub(crate) mod operator;
 pub(crate) mod standalone;
+pub(crate) mod store;
 pub(crate) mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

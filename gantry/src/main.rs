@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use command::{broker, crds, message, namesrv, operator, standalone, topic};
+use command::{broker, crds, message, namesrv, operator, standalone, store, topic};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GANTRY_COMMIT"), ")");
 
@@ -50,6 +50,9 @@ enum Command {
     /// Send messages.
     #[command(subcommand)]
     Message(message::Command),
+    /// Work on a data directory that no broker has open.
+    #[command(subcommand)]
+    Store(store::Command),
 }
 
 #[tokio::main]
@@ -69,6 +72,7 @@ async fn main() -> ExitCode {
         Command::Crds => crds::run(),
         Command::Topic(command) => topic::run(command).await,
         Command::Message(command) => message::run(command).await,
+        Command::Store(command) => store::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -222,11 +222,7 @@ impl Inner {
     }
 
     /// Makes the directory one that opens without recovery, then lets go of it.
-<<<<<<< HEAD
-    fn finish(&self) -> Result<(), OpenError> {
-=======
     pub(crate) fn finish(&self) -> Result<(), OpenError> {
->>>>>>> store
         let lock = self
             .lock
             .lock()

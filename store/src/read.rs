@@ -182,14 +182,8 @@ impl Inner {
         wait: Wait,
     ) -> Result<Read, ReadError> {
         let mut bytes = 0;
-<<<<<<< HEAD
-        let scan_end = from
-            .saturating_add(limits.scan_max.max(1) as i64)
-            .min(range.max);
-=======
         let scan_max = limits.scan_max.max(1) as i64;
         let scan_end = found.next.saturating_add(scan_max).min(found.max);
->>>>>>> store
         'scan: while found.next < scan_end {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
