@@ -71,6 +71,7 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
         "write the generated files: custom resource definitions, chart copy",
     ),
     ("install", "", "install what the other verbs need"),
+    ("help", "", "this list"),
 ];
 
 fn main() -> ExitCode {

@@ -174,15 +174,10 @@ fn number_before(text: &str, what: &str) -> Option<usize> {
     text[..text.find(what)?].rsplit(' ').next()?.parse().ok()
 }
 
-/// The name in `test NAME ... ok` or in the harness's `ok NAME (1.2 s)`.
+/// The name in libtest's `test NAME ... ok` or in the harness's `test NAME ... ok (1.2 s)`.
 fn passed_name(line: &str) -> Option<&str> {
-    let libtest = line
-        .strip_prefix("test ")
-        .and_then(|l| l.strip_suffix(" ... ok"));
-    libtest.or_else(|| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("ok")).then(|| words.next()).flatten()
-    })
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    (outcome == "ok" || outcome.starts_with("ok (")).then_some(name)
 }
 
 #[cfg(test)]
@@ -212,8 +207,9 @@ mod tests {
         let rows = [
             ("test frame::golden ... ok", Some("frame::golden")),
             ("test frame::golden ... FAILED", None),
-            ("ok send_and_pull 1.2 s", Some("send_and_pull")),
-            ("not ok send_and_pull", None),
+            ("test send/json ... ok (1.2 s)", Some("send/json")),
+            ("test send/json ... FAILED (1.2 s)", None),
+            ("ok, that is no test", None),
         ];
         for (line, expect) in rows {
             assert_eq!(passed_name(line), expect, "{line}");

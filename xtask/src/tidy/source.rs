@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn test_items_end_where_their_indentation_does() {
         let text = "fn a() {\n}\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n    fn b() {\n    }\n}\n\
-                    fn c() {}\n#[cfg(test)]\nmod golden;\nfn d() {}\nimpl E {\n    #[cfg(test)]\n    \
+                    fn c() {}\n#[cfg(test)]\nmod golden;\nfn d() {}\nimpl E {\n    \
+                    #[cfg(test)]\n    \
                     fn f() {\n        g();\n    }\n    fn h() {}\n}\n";
         let tree = tree(&[("net/src/conn.rs", text)]);
         let lines = tree.files[0].lines();
