@@ -8,6 +8,9 @@
 //! - [`body`]: the JSON bodies, by family
 //! - [`json`]: fastjson's dialect, read and written
 //! - [`topic`]: names and the rules they obey
+//! - [`properties`]: a message's property string
+//! - [`record`]: a message as the commit log holds it
+//! - [`message_id`]: the id that names a record's place
 //! - [`acl`]: request signatures
 //! - [`refusal`]: why a request is refused
 
@@ -18,6 +21,9 @@ pub mod header;
 pub mod body;
 pub mod json;
 pub mod topic;
+pub mod properties;
+pub mod record;
+pub mod message_id;
 pub mod acl;
 pub mod refusal;
 
