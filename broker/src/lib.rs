@@ -29,6 +29,9 @@ use tokio::sync::Notify;
 pub use config::Config;
 pub use process::{RunError, run};
 
+#[cfg(test)]
+mod tests;
+
 /// All that a request handler reaches.
 #[derive(Debug)]
 pub struct Broker {

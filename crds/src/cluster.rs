@@ -248,7 +248,10 @@ pub struct GroupStatus {
 impl BrokerCluster {
     /// Name of the cluster on the wire.
     pub fn wire_name(&self) -> String {
-        self.spec.cluster_name.clone().unwrap_or_else(|| self.name_any())
+        self.spec
+            .cluster_name
+            .clone()
+            .unwrap_or_else(|| self.name_any())
     }
 
     /// True when the volumes go with the resource.
@@ -267,9 +270,18 @@ impl BrokerCluster {
         ensure((1..=GROUPS_MAX).contains(&spec.groups), GROUPS)?;
         ensure(spec.replicas_per_group == 1, REPLICAS)?;
         ensure((1..=5).contains(&spec.name_server.replicas), NAME_SERVERS)?;
-        ensure(!spec.config.keys().any(|k| CONFIG_RESERVED.contains(&k.as_str())), CONFIG)?;
+        ensure(
+            !spec
+                .config
+                .keys()
+                .any(|k| CONFIG_RESERVED.contains(&k.as_str())),
+            CONFIG,
+        )?;
         let deletes = spec.storage.retention_policy.when_deleted == Some(DeletionPolicy::Delete);
-        ensure(!deletes || spec.deletion_policy == DeletionPolicy::Delete, RETENTION)
+        ensure(
+            !deletes || spec.deletion_policy == DeletionPolicy::Delete,
+            RETENTION,
+        )
     }
 }
 
@@ -332,10 +344,8 @@ const NAME_RULE: &str = "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0
 const NAME: &str = "metadata.name must be a DNS label of at most 40 characters that starts with a \
      letter";
 const CLUSTER_NAME_RULE: &str = "self.matches('^[a-zA-Z0-9_-]{1,63}$')";
-const CLUSTER_NAME: &str =
-    "clusterName must be 1 to 63 of the characters a-z, A-Z, 0-9, _ and -";
-const RENAMED_RULE: &str =
-    "(has(self.spec.clusterName) ? self.spec.clusterName : self.metadata.name) \
+const CLUSTER_NAME: &str = "clusterName must be 1 to 63 of the characters a-z, A-Z, 0-9, _ and -";
+const RENAMED_RULE: &str = "(has(self.spec.clusterName) ? self.spec.clusterName : self.metadata.name) \
      == (has(oldSelf.spec.clusterName) ? oldSelf.spec.clusterName : oldSelf.metadata.name)";
 const RENAMED: &str = "clusterName is immutable";
 const GROUPS: &str = "groups must be between 1 and 64";

@@ -116,14 +116,20 @@ pub struct ConsumerGroupStatus {
 impl ConsumerGroup {
     /// The name that clients use.
     pub fn wire_name(&self) -> String {
-        self.spec.group_name.clone().unwrap_or_else(|| self.name_any())
+        self.spec
+            .group_name
+            .clone()
+            .unwrap_or_else(|| self.name_any())
     }
 
     /// The rules of the schema that need no older version of the resource.
     pub fn validate(&self) -> Result<(), Broken> {
         let spec = &self.spec;
         if let Some(name) = &spec.group_name {
-            ensure(name::is_legal(name, name::GROUP_CHARS_MAX), name::GROUP_MESSAGE)?;
+            ensure(
+                name::is_legal(name, name::GROUP_CHARS_MAX),
+                name::GROUP_MESSAGE,
+            )?;
             ensure(!name::is_reserved_group(name), name::GROUP_RESERVED_MESSAGE)?;
         } else {
             let name = self.name_any();
@@ -137,7 +143,10 @@ impl ConsumerGroup {
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry { max_times: retry_max_times(), queues: retry_queues() }
+        Retry {
+            max_times: retry_max_times(),
+            queues: retry_queues(),
+        }
     }
 }
 

@@ -20,8 +20,13 @@ const TOPICS_RESERVED: [&str; 6] = [
     "CHECKPOINT_TOPIC",
     "TRANS_CHECK_MAX_TIME_TOPIC",
 ];
-const TOPIC_PREFIXES_RESERVED: [&str; 5] =
-    ["RMQ_SYS_", "rmq_sys_", "%RETRY%", "%DLQ%", "SELF_TEST_TOPIC"];
+const TOPIC_PREFIXES_RESERVED: [&str; 5] = [
+    "RMQ_SYS_",
+    "rmq_sys_",
+    "%RETRY%",
+    "%DLQ%",
+    "SELF_TEST_TOPIC",
+];
 
 pub(crate) const GROUP_RULE: &str = "self.matches('^[%|a-zA-Z0-9_-]{1,120}$')";
 pub(crate) const GROUP_MESSAGE: &str =

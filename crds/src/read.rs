@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{BrokerCluster, Broken, ConsumerGroup, Topic};
+use crate::{Broken, BrokerCluster, ConsumerGroup, Topic};
 
 /// One resource of a stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,11 +25,18 @@ pub enum Document {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("document {document}: {source}")]
-    Yaml { document: usize, source: serde_yaml::Error },
+    Yaml {
+        document: usize,
+        source: serde_yaml::Error,
+    },
     #[error("document {document}: unknown field \"{field}\"")]
     UnknownField { document: usize, field: String },
     #[error("document {document}: {version} {kind} is no kind of gantry.dev/v1alpha1")]
-    UnknownKind { document: usize, version: String, kind: String },
+    UnknownKind {
+        document: usize,
+        version: String,
+        kind: String,
+    },
     #[error("document {document}: {source}")]
     Broken { document: usize, source: Broken },
 }
@@ -39,7 +46,10 @@ pub fn read(yaml: &str) -> Result<Vec<Document>, ReadError> {
     let schemas = schemas();
     let mut documents = Vec::new();
     let texts = serde_yaml::Deserializer::from_str(yaml);
-    for (index, (shape, text)) in serde_yaml::Deserializer::from_str(yaml).zip(texts).enumerate() {
+    for (index, (shape, text)) in serde_yaml::Deserializer::from_str(yaml)
+        .zip(texts)
+        .enumerate()
+    {
         let document = index + 1;
         let at = |source| ReadError::Yaml { document, source };
         let shape = Value::deserialize(shape).map_err(at)?;
@@ -48,10 +58,16 @@ pub fn read(yaml: &str) -> Result<Vec<Document>, ReadError> {
         }
         let word = |key: &str| shape.get(key).and_then(Value::as_str).unwrap_or_default();
         let (version, kind) = (word("apiVersion"), word("kind"));
-        let schema = schemas.get(kind).filter(|_| version == "gantry.dev/v1alpha1");
+        let schema = schemas
+            .get(kind)
+            .filter(|_| version == "gantry.dev/v1alpha1");
         let Some(schema) = schema else {
             let (version, kind) = (version.to_owned(), kind.to_owned());
-            return Err(ReadError::UnknownKind { document, version, kind });
+            return Err(ReadError::UnknownKind {
+                document,
+                version,
+                kind,
+            });
         };
         if let Some(field) = unknown_field(schema, &shape, "") {
             return Err(ReadError::UnknownField { document, field });
@@ -86,9 +102,13 @@ fn schemas() -> BTreeMap<String, Value> {
     let crds = [BrokerCluster::crd(), Topic::crd(), ConsumerGroup::crd()];
     let schema = |crd: &_| {
         let crd = serde_json::to_value(crd).expect("a CRD is JSON");
-        crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default()
+        crd.pointer("/spec/versions/0/schema/openAPIV3Schema")
+            .cloned()
+            .unwrap_or_default()
     };
-    crds.iter().map(|crd| (crd.spec.names.kind.clone(), schema(crd))).collect()
+    crds.iter()
+        .map(|crd| (crd.spec.names.kind.clone(), schema(crd)))
+        .collect()
 }
 
 /// The path of the first field that the schema does not know.
@@ -102,7 +122,9 @@ fn unknown_field(schema: &Value, value: &Value, path: &str) -> Option<String> {
         Value::Object(fields) => fields.iter().find_map(|(key, value)| {
             let dot = if path.is_empty() { "" } else { "." };
             let path = format!("{path}{dot}{key}");
-            let of_key = schema.get("properties").and_then(|properties| properties.get(key));
+            let of_key = schema
+                .get("properties")
+                .and_then(|properties| properties.get(key));
             match of_key.or_else(|| schema.get("additionalProperties")) {
                 Some(schema) => unknown_field(schema, value, &path),
                 None if matches!(&*path, "apiVersion" | "kind" | "metadata") => None,

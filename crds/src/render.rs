@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::{BrokerCluster, ConsumerGroup, Topic};
 
-const HEADER: &str = "# Generated from the types in crds/: UPDATE_GOLDEN=1 cargo test -p gantry-crds\n";
+const HEADER: &str =
+    "# Generated from the types in crds/: UPDATE_GOLDEN=1 cargo test -p gantry-crds\n";
 
 /// All CRDs as one stream, ready for `kubectl apply -f -`.
 pub fn all_yaml() -> String {
@@ -30,7 +31,9 @@ pub fn files() -> Vec<(&'static str, String)> {
 /// resource of a user.
 pub fn chart_template() -> String {
     let keep = "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n";
-    let crds = all_yaml().replace(HEADER, "").replace("\nmetadata:\n", &format!("\n{keep}"));
+    let crds = all_yaml()
+        .replace(HEADER, "")
+        .replace("\nmetadata:\n", &format!("\n{keep}"));
     format!("{HEADER}{{{{- if .Values.crds.create }}}}\n{crds}{{{{- end }}}}\n")
 }
 

@@ -142,20 +142,29 @@ pub struct TopicStatus {
 impl Topic {
     /// The name that clients use.
     pub fn wire_name(&self) -> String {
-        self.spec.topic_name.clone().unwrap_or_else(|| self.name_any())
+        self.spec
+            .topic_name
+            .clone()
+            .unwrap_or_else(|| self.name_any())
     }
 
     /// Read and write queues on each broker.
     pub fn queue_numbers(&self) -> (i32, i32) {
         let queues = self.spec.queues.unwrap_or(QUEUES_DEFAULT);
-        (self.spec.read_queues.unwrap_or(queues), self.spec.write_queues.unwrap_or(queues))
+        (
+            self.spec.read_queues.unwrap_or(queues),
+            self.spec.write_queues.unwrap_or(queues),
+        )
     }
 
     /// The rules of the schema that need no older version of the resource.
     pub fn validate(&self) -> Result<(), Broken> {
         let spec = &self.spec;
         if let Some(name) = &spec.topic_name {
-            ensure(name::is_legal(name, name::TOPIC_CHARS_MAX), name::TOPIC_MESSAGE)?;
+            ensure(
+                name::is_legal(name, name::TOPIC_CHARS_MAX),
+                name::TOPIC_MESSAGE,
+            )?;
             ensure(!name::is_reserved_topic(name), name::TOPIC_RESERVED_MESSAGE)?;
         } else {
             let name = self.name_any();
@@ -165,11 +174,17 @@ impl Topic {
         ensure(in_range(spec.queues), QUEUES_RANGE)?;
         ensure(in_range(spec.read_queues), READ_RANGE)?;
         ensure(in_range(spec.write_queues), WRITE_RANGE)?;
-        ensure(spec.read_queues.is_some() == spec.write_queues.is_some(), BOTH)?;
+        ensure(
+            spec.read_queues.is_some() == spec.write_queues.is_some(),
+            BOTH,
+        )?;
         ensure(spec.queues.is_none() || spec.read_queues.is_none(), EITHER)?;
         let (read, write) = self.queue_numbers();
         ensure(read >= write, UNREAD)?;
-        ensure(spec.attributes.iter().all(|(k, v)| is_attribute(k, v)), ATTRIBUTES)?;
+        ensure(
+            spec.attributes.iter().all(|(k, v)| is_attribute(k, v)),
+            ATTRIBUTES,
+        )?;
         let twice = spec.message_type.is_some() && spec.attributes.contains_key("message.type");
         ensure(!twice, TYPE_TWICE)
     }

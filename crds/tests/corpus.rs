@@ -15,7 +15,12 @@ fn accepted() {
     for file in files("accepted") {
         let text = std::fs::read_to_string(&file).unwrap();
         let documents = read(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        assert_eq!(by_cel(&documents), Vec::<String>::new(), "{}", file.display());
+        assert_eq!(
+            by_cel(&documents),
+            Vec::<String>::new(),
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -30,7 +35,11 @@ fn refused() {
         match (parts.len(), read(newest)) {
             (1, Err(error)) => {
                 let said = format!("document 1: {words}");
-                assert!(error.to_string().starts_with(&said), "{}: {error}", file.display());
+                assert!(
+                    error.to_string().starts_with(&said),
+                    "{}: {error}",
+                    file.display()
+                );
             }
             // What only CEL can tell: quantities and updates.
             (1, Ok(_)) => assert!(text.contains("size:"), "{}: not refused", file.display()),
@@ -41,16 +50,24 @@ fn refused() {
         if let Some(documents) = unchecked(&text) {
             let told = by_cel(&documents);
             if words == message && !message.starts_with("unknown field") {
-                assert!(told.iter().any(|m| m == message), "{}: {told:?}", file.display());
+                assert!(
+                    told.iter().any(|m| m == message),
+                    "{}: {told:?}",
+                    file.display()
+                );
             }
         }
     }
 }
 
 fn files(verdict: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/resources").join(verdict);
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../e2e/resources")
+        .join(verdict);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert!(!files.is_empty());
     files
@@ -91,6 +108,8 @@ fn by_cel(documents: &[Document]) -> Vec<String> {
         }
         _ => panic!("one resource, or two of one kind"),
     };
-    let Err(errors) = verdict else { return Vec::new() };
+    let Err(errors) = verdict else {
+        return Vec::new();
+    };
     errors.iter().map(|error| error.message.clone()).collect()
 }

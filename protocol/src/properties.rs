@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn reads_as_java_reads() {
-        let rows: &[(&[u8], &[(&str, &str)])] = &[
+        type Row = (&'static [u8], &'static [(&'static str, &'static str)]);
+        let rows: &[Row] = &[
             (b"", &[]),
             (b"TAGS\x01a\x02", &[("TAGS", "a")]),
             (b"TAGS\x01a", &[("TAGS", "a")]),
@@ -164,7 +165,13 @@ mod tests {
 
     #[test]
     fn sets_and_removes() {
-        let rows: &[(&[u8], &str, Option<&str>, &[u8])] = &[
+        type Row = (
+            &'static [u8],
+            &'static str,
+            Option<&'static str>,
+            &'static [u8],
+        );
+        let rows: &[Row] = &[
             (b"", "A", Some("x"), b"A\x01x\x02"),
             (b"A\x01x\x02", "A", Some("y"), b"A\x01y\x02"),
             (b"A\x01x\x02B\x01z", "A", Some("y"), b"B\x01z\x02A\x01y\x02"),

@@ -297,9 +297,9 @@ impl<'a> Record<'a> {
 
 /// Reads the first bytes at a place of the log; `None` where neither record nor blank starts.
 pub fn head(bytes: [u8; BLANK_BYTES]) -> Option<Head> {
-    let [a, b, c, d, e, f, g, h] = bytes;
-    let size = u32::from_be_bytes([a, b, c, d]) as usize;
-    match u32::from_be_bytes([e, f, g, h]) {
+    let word = u64::from_be_bytes(bytes);
+    let size = (word >> 32) as usize;
+    match word as u32 {
         MAGIC_V1 | MAGIC_V2 if size <= RECORD_BYTES_MAX => Some(Head::Record(size)),
         MAGIC_BLANK => Some(Head::Blank(size)),
         _ => None,
@@ -308,9 +308,7 @@ pub fn head(bytes: [u8; BLANK_BYTES]) -> Option<Head> {
 
 /// The record that fills the rest of a file; what follows its eight bytes is not looked at.
 pub fn blank(remaining: u32) -> [u8; BLANK_BYTES] {
-    let [a, b, c, d] = remaining.to_be_bytes();
-    let [e, f, g, h] = MAGIC_BLANK.to_be_bytes();
-    [a, b, c, d, e, f, g, h]
+    (u64::from(remaining) << 32 | u64::from(MAGIC_BLANK)).to_be_bytes()
 }
 
 /// Whether a record takes a place in its queue: prepared and rolled-back ones do not.
@@ -409,3 +407,6 @@ impl<'a> Fields<'a> {
         Ok(SocketAddr::new(ip, port))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,10 @@ use crate::{Range, ReadError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    topics: RwLock<HashMap<Arc<str>, BTreeMap<i32, Arc<Queue>>>>,
+    topics: RwLock<HashMap<Arc<str>, Queues>>,
 }
+
+type Queues = BTreeMap<i32, Arc<Queue>>;
 
 #[derive(Debug)]
 pub(crate) struct Queue {

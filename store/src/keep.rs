@@ -31,6 +31,8 @@ struct Wanted {
     flush: bool,
     index: bool,
     stopping: bool,
+    /// Of the index thread, done so far.
+    rounds: u64,
 }
 
 impl Keeper {
@@ -48,9 +50,19 @@ impl Keeper {
         self.wake.notify_all();
     }
 
-    /// Waits until the index thread has done a round, at most so long.
-    pub(crate) fn wait_done(&self, timeout: Duration) {
-        let _ = self.done.wait_timeout(self.lock(), timeout);
+    /// Wakes the threads and waits until the index thread has done a round, at most so long.
+    pub(crate) fn nudge_and_wait(&self, timeout: Duration) {
+        self.nudge();
+        let wanted = self.lock();
+        let before = wanted.rounds;
+        let _ = self
+            .done
+            .wait_timeout_while(wanted, timeout, |wanted| wanted.rounds == before);
+    }
+
+    fn round_done(&self) {
+        self.lock().rounds += 1;
+        self.done.notify_all();
     }
 
     /// Waits for a wish or the interval; false when it is time to stop.
@@ -95,7 +107,7 @@ pub(crate) fn index_loop(inner: &Inner) {
         if let Err(error) = inner.prepare_segment() {
             tracing::debug!(%error, "the next log file could not be made ahead of time");
         }
-        inner.keeper.done.notify_all();
+        inner.keeper.round_done();
     }
 }
 

@@ -22,11 +22,13 @@ use crate::run::Entry;
 use crate::segment::Segment;
 use crate::{AppendError, Appended, Arrival, state};
 
-pub(crate) type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
+/// Called on the writer's thread for each batch that has become readable.
+pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
 
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const VOLUME_CHECK: Duration = Duration::from_secs(1);
 const INDEX_WAIT: Duration = Duration::from_secs(5);
+const INDEX_ROUND: Duration = Duration::from_millis(20);
 
 pub(crate) struct Writer {
     inner: Arc<Inner>,
@@ -99,7 +101,7 @@ impl Writer {
         if batch.placed.is_empty() {
             return;
         }
-        if let Err(error) = self.write(&batch.pieces, sync) {
+        if let Err(error) = write(&batch.pieces, sync) {
             tracing::error!(%error, "a write to the log failed; nothing is appended any more");
             self.inner.progress.failed.store(true, Ordering::Release);
             for placed in batch.placed {
@@ -208,19 +210,6 @@ impl Writer {
         AppendError::Failed
     }
 
-    fn write(&self, pieces: &[Piece], sync: bool) -> io::Result<()> {
-        for piece in pieces {
-            let at = piece.position - piece.segment.start;
-            piece.segment.file.write_all_at(&piece.bytes, at)?;
-        }
-        if sync {
-            for piece in pieces {
-                piece.segment.file.sync_data()?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes a written batch readable and answers its senders.
     fn publish(&mut self, batch: Batch, sync: bool, announce: bool) {
         let progress = &self.inner.progress;
@@ -298,10 +287,22 @@ impl Writer {
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
         {
-            self.inner.keeper.nudge();
-            self.inner.keeper.wait_done(Duration::from_millis(100));
+            self.inner.keeper.nudge_and_wait(INDEX_ROUND);
         }
     }
+}
+
+fn write(pieces: &[Piece], sync: bool) -> io::Result<()> {
+    for piece in pieces {
+        let at = piece.position - piece.segment.start;
+        piece.segment.file.write_all_at(&piece.bytes, at)?;
+    }
+    if sync {
+        for piece in pieces {
+            piece.segment.file.sync_data()?;
+        }
+    }
+    Ok(())
 }
 
 /// The last piece if it goes on at `position` in this file, else a new one.

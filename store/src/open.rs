@@ -19,14 +19,14 @@ use crate::fs::{DirLock, Volume};
 use crate::identity::{self, FORMAT_VERSION, Identity};
 use crate::index::Index;
 use crate::keep::{self, Keeper};
-use crate::log::Writer;
+use crate::log::{Arrived, Writer};
 use crate::queue::{AppendQueue, Done, Pending};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Arrival, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -76,15 +76,11 @@ pub(crate) struct Progress {
 impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
-    pub fn open(
-        dir: &Path,
-        options: Options,
-        arrived: Box<dyn Fn(&[Arrival]) + Send + Sync>,
-    ) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
         std::fs::create_dir_all(dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         let identity = identify(dir, &options)?;
-        crate::java::check_untouched(dir)?;
+        crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
         std::fs::write(dir.join("abort"), std::process::id().to_string())?;
         let (end, last_ms) = (recovered.end, recovered.last_ms);
@@ -159,6 +155,17 @@ impl Store {
         }
     }
 
+    /// Leaves the directory as a killed process would.
+    #[cfg(test)]
+    pub(crate) fn crash(self) {
+        self.threads.stop();
+        self.inner
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
     /// Stores what waits, refuses the rest, and leaves the directory clean. Reads go on. Calling
     /// it again does nothing.
     pub fn close(&self) {
@@ -167,7 +174,7 @@ impl Store {
 }
 
 impl Inner {
-    fn new(
+    pub(crate) fn new(
         dir: &Path,
         identity: Identity,
         options: &Options,
@@ -215,7 +222,7 @@ impl Inner {
     }
 
     /// Makes the directory one that opens without recovery, then lets go of it.
-    fn finish(&self) -> Result<(), OpenError> {
+    pub(crate) fn finish(&self) -> Result<(), OpenError> {
         let lock = self
             .lock
             .lock()
@@ -375,13 +382,24 @@ impl Threads {
     }
 
     fn close(&self) {
+        if self.stop()
+            && let Err(error) = self.inner.finish()
+        {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+    }
+
+    /// Ends the threads when what waits is stored; says whether this call has done so.
+    fn stop(&self) -> bool {
         self.inner.queue.close();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(writer) = writer.take() else { return };
+        let Some(writer) = writer.take() else {
+            return false;
+        };
         if writer.thread().id() == thread::current().id() {
             // The last handle went inside a callback; the next open recovers.
             self.inner.keeper.stop();
-            return;
+            return false;
         }
         let _ = writer.join();
         self.inner.keeper.stop();
@@ -389,9 +407,7 @@ impl Threads {
         for keeper in keepers.drain(..) {
             let _ = keeper.join();
         }
-        if let Err(error) = self.inner.finish() {
-            tracing::warn!(%error, "the store was not closed cleanly");
-        }
+        true
     }
 }
 

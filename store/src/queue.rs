@@ -9,7 +9,7 @@ use protocol::record::Encoded;
 use crate::{AppendError, Appended};
 
 /// Called once, on the writer's thread or, when the message is refused, on the caller's.
-pub(crate) type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
 
 const WAITING_BYTES_MAX: usize = 128 << 20;
 

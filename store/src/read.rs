@@ -66,6 +66,10 @@ pub enum Boundary {
 
 impl Store {
     /// Messages of a queue from offset `from` on whose tags code is wanted.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the words of one pull, none with a default"
+    )]
     pub fn read(
         &self,
         topic: &str,
@@ -84,7 +88,10 @@ impl Store {
             from if from < range.min => (ReadStatus::TooSmall, range.min),
             from if from == range.max => (ReadStatus::OverflowOne, from),
             from if from > range.max => (ReadStatus::OverflowBadly, range.max),
-            _ => return self.inner.read(&queue, from, range, *limits, wanted, wait),
+            _ => {
+                let start = answer(ReadStatus::NoMatch, from, range);
+                return self.inner.read(&queue, start, *limits, wanted, wait);
+            }
         };
         Ok(answer(status, next, range))
     }
@@ -169,17 +176,14 @@ impl Inner {
     fn read(
         &self,
         queue: &Queue,
-        from: i64,
-        range: Range,
+        mut found: Read,
         limits: ReadLimits,
         wanted: &mut dyn FnMut(i64) -> bool,
         wait: Wait,
     ) -> Result<Read, ReadError> {
-        let mut found = answer(ReadStatus::NoMatch, from, range);
         let mut bytes = 0;
-        let scan_end = from
-            .saturating_add(limits.scan_max.max(1) as i64)
-            .min(range.max);
+        let scan_max = limits.scan_max.max(1) as i64;
+        let scan_end = found.next.saturating_add(scan_max).min(found.max);
         'scan: while found.next < scan_end {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {

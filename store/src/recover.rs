@@ -137,12 +137,11 @@ fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<R
             at = load_run(segments, index, &name, at, &mut runs)?
                 .ok_or_else(|| OpenError::Damaged(name.display().to_string()))?;
         }
-        match load_run(segments, index, path, at, &mut runs)? {
-            Some(end) => at = end,
-            None => {
-                tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
-                std::fs::remove_file(path)?;
-            }
+        if let Some(end) = load_run(segments, index, path, at, &mut runs)? {
+            at = end;
+        } else {
+            tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
+            std::fs::remove_file(path)?;
         }
     }
     Ok(runs)

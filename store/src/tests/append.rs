@@ -70,7 +70,14 @@ fn statuses_are_javas() {
     use ReadStatus::{Empty, Found, NoMatch, NoQueue, OverflowBadly, OverflowOne, TooSmall};
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
-    let tagged = |n: u8| message("T", 0, &[n], Some(if n % 2 == 0 { "even" } else { "odd" }));
+    let tagged = |n: u8| {
+        message(
+            "T",
+            0,
+            &[n],
+            Some(if n.is_multiple_of(2) { "even" } else { "odd" }),
+        )
+    };
     append_all(&store, (0..10).map(tagged));
     store.inner.index.get_or_create(&"T".into(), 9);
     let rows = [
@@ -86,7 +93,7 @@ fn statuses_are_javas() {
         ("T", 0, 11, OverflowBadly, 10, 0),
         ("T", 0, i64::MAX, OverflowBadly, 10, 0),
     ];
-    let even = protocol::properties::tags_code(Some("even"));
+    let even = properties::tags_code(Some("even"));
     for (topic, queue, from, status, next, count) in rows {
         let limits = ReadLimits {
             messages_max: 5,
@@ -189,7 +196,7 @@ fn segments_roll_with_a_blank_and_all_is_read_back() {
     };
     let segments = names("commitlog").len();
     let runs = names("gantry/index");
-    let merged = runs.iter().filter(|name| name.ends_with(".index")).count();
+    let merged = runs.iter().filter(|name| name.contains(".index")).count();
     assert_eq!(merged, segments - 1, "one index a sealed segment: {runs:?}");
     assert!(runs.len() <= segments + 4, "{runs:?}");
     assert!(!dir.path().join("abort").exists());
@@ -268,10 +275,6 @@ fn refusals() {
         message("T", 0, &vec![0; (4 << 20) + 1], None),
         "the body has 4194305 bytes",
     );
-    store
-        .inner
-        .disk_used_percent_max
-        .store(0, Ordering::Relaxed);
     drop(store);
     let full = Options {
         disk_used_percent_max: 0,

@@ -3,6 +3,9 @@
 
 mod append;
 mod recovery;
+mod formats;
+mod java;
+mod model;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -110,8 +113,8 @@ pub(crate) fn bodies(store: &Store, topic: &str, queue: i32) -> Vec<Vec<u8>> {
     out
 }
 
-/// The directory as it would be after a power cut that lost nothing: what a killed process leaves.
-pub(crate) fn crash_copy(from: &Path) -> tempfile::TempDir {
+/// A copy of a directory that nobody writes to.
+pub(crate) fn copy_of(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().expect("a directory");
     copy(from, to.path());
     to
