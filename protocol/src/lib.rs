@@ -1,1 +1,24 @@
-//! Words on the wire and in a message: no I/O, no clock
+//! Words on the wire and in a message. Pure: no socket, no file, no clock, no runtime.
+//!
+//! In the order of the data path:
+//! - [`frame`]: length-prefixed frames in both header encodings, JSON and ROCKETMQ binary
+//! - [`fields`]: the extension fields of a header, and [`header!`] structs read from them
+//! - [`code`]: request codes, response codes, languages, versions
+//! - [`header`]: the typed request and response headers, by family
+//! - [`body`]: the JSON bodies, by family
+//! - [`json`]: fastjson's dialect, read and written
+//! - [`topic`]: names and the rules they obey
+//! - [`acl`]: request signatures
+
+pub mod frame;
+pub mod fields;
+pub mod code;
+pub mod header;
+pub mod body;
+pub mod json;
+pub mod topic;
+pub mod acl;
+
+pub use code::{RequestCode, ResponseCode};
+pub use fields::{Fields, Header};
+pub use frame::Frame;

@@ -1,0 +1,118 @@
+//! Messages in and out: send, pull, offsets.
+
+crate::header! {
+    /// `SEND_MESSAGE_V2` and `SEND_BATCH_MESSAGE`: one letter a field
+    /// (`SendMessageRequestHeaderV2.java`).
+    pub struct SendMessage {
+        producer_group: String = "a",
+        topic: String = "b",
+        /// The topic whose settings an unknown topic is created with.
+        default_topic: String = "c",
+        default_topic_queues: i32 = "d",
+        /// Negative: any queue that is writable.
+        queue: i32 = "e",
+        sys_flag: i32 = "f",
+        born_ms: i64 = "g",
+        flag: i32 = "h",
+        properties: Option<String> = "i",
+        reconsume_times: Option<i32> = "j",
+        unit_mode: Option<bool> = "k",
+        max_reconsume_times: Option<i32> = "l",
+        batch: Option<bool> = "m",
+        broker: Option<String> = "n",
+    }
+
+    pub struct SendMessageAnswer {
+        /// The offset message id: store host and log position, in hex.
+        message_id: String = "msgId",
+        queue: i32 = "queueId",
+        queue_offset: i64 = "queueOffset",
+        transaction_id: Option<String> = "transactionId",
+    }
+
+    /// `PULL_MESSAGE` and `LITE_PULL_MESSAGE` (`PullMessageRequestHeader.java`).
+    pub struct PullMessage {
+        group: String = "consumerGroup",
+        topic: String = "topic",
+        queue: i32 = "queueId",
+        offset: i64 = "queueOffset",
+        messages_max: i32 = "maxMsgNums",
+        /// See [`PullFlags`].
+        sys_flag: i32 = "sysFlag",
+        commit_offset: i64 = "commitOffset",
+        suspend_ms: i64 = "suspendTimeoutMillis",
+        subscription: Option<String> = "subscription",
+        sub_version: i64 = "subVersion" or 0,
+        expression_type: Option<String> = "expressionType",
+        bytes_max: Option<i32> = "maxMsgBytes",
+        broker: Option<String> = "bname",
+    }
+
+    pub struct PullMessageAnswer {
+        /// The broker id to ask the next time: 0 is the master.
+        suggested_broker: i64 = "suggestWhichBrokerId",
+        next_offset: i64 = "nextBeginOffset",
+        min_offset: i64 = "minOffset",
+        max_offset: i64 = "maxOffset",
+        topic_sys_flag: Option<i32> = "topicSysFlag",
+        group_sys_flag: Option<i32> = "groupSysFlag",
+    }
+
+    pub struct QueryConsumerOffset {
+        group: String = "consumerGroup",
+        topic: String = "topic",
+        queue: i32 = "queueId",
+        set_zero_if_not_found: Option<bool> = "setZeroIfNotFound",
+    }
+
+    pub struct UpdateConsumerOffset {
+        group: String = "consumerGroup",
+        topic: String = "topic",
+        queue: i32 = "queueId",
+        offset: i64 = "commitOffset",
+    }
+
+    /// `GET_MAX_OFFSET` and `GET_MIN_OFFSET`.
+    pub struct QueueOf {
+        topic: String = "topic",
+        queue: i32 = "queueId",
+    }
+
+    /// `SEARCH_OFFSET_BY_TIMESTAMP`.
+    pub struct SearchOffset {
+        topic: String = "topic",
+        queue: i32 = "queueId",
+        timestamp_ms: i64 = "timestamp",
+        /// `lower` (the first at or after the time, the default) or `upper`.
+        boundary: Option<String> = "boundaryType",
+    }
+
+    pub struct OffsetAnswer {
+        offset: i64 = "offset",
+    }
+}
+
+/// The bits of [`PullMessage::sys_flag`] (`PullSysFlag.java`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullFlags(pub i32);
+
+impl PullFlags {
+    /// The header's commit offset is to be stored.
+    pub fn commit(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// The request may be held until a message arrives.
+    pub fn suspend(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    /// The subscription stands in the header itself.
+    pub fn subscription(self) -> bool {
+        self.0 & 4 != 0
+    }
+
+    pub fn class_filter(self) -> bool {
+        self.0 & 8 != 0
+    }
+}
