@@ -28,6 +28,7 @@ final class Producing {
     private final AtomicReference<String> firstFailure = new AtomicReference<>("");
     private final List<Thread> threads = new ArrayList<>();
     private volatile boolean stopped;
+    private volatile long lastAcknowledgedMs;
 
     Producing(Driver.Fields fields) throws Exception {
         this.fields = fields;
@@ -77,7 +78,7 @@ final class Producing {
             log.flush();
         }
         return "acknowledged=" + log.lines() + "\tfailures=" + failures.get()
-            + "\tfirstFailure=" + firstFailure.get();
+            + "\tlastAcknowledgedMs=" + lastAcknowledgedMs + "\tfirstFailure=" + firstFailure.get();
     }
 
     private void sendAll() {
@@ -97,6 +98,7 @@ final class Producing {
             if (result.getSendStatus() != SendStatus.SEND_OK) {
                 throw new IllegalStateException("status " + result.getSendStatus());
             }
+            lastAcknowledgedMs = System.currentTimeMillis();
             log.write(Record.sent(message, result));
             return true;
         } catch (Exception failure) {
