@@ -8,7 +8,11 @@
 //! - [`body`]: the JSON bodies, by family
 //! - [`json`]: fastjson's dialect, read and written
 //! - [`topic`]: names and the rules they obey
+//! - [`properties`]: a message's property string
+//! - [`record`]: a message as the commit log holds it
+//! - [`message_id`]: the id that names a record's place
 //! - [`acl`]: request signatures
+//! - [`refusal`]: why a request is refused
 
 pub mod frame;
 pub mod fields;
@@ -17,8 +21,13 @@ pub mod header;
 pub mod body;
 pub mod json;
 pub mod topic;
+pub mod properties;
+pub mod record;
+pub mod message_id;
 pub mod acl;
+pub mod refusal;
 
 pub use code::{RequestCode, ResponseCode};
 pub use fields::{Fields, Header};
 pub use frame::Frame;
+pub use refusal::Refusal;

@@ -1,0 +1,133 @@
+//! A connection of ours to somebody else's server: one call at a time, each with a deadline.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use protocol::frame::{self, Malformed};
+use protocol::{Frame, ResponseCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Why a call got no answer, or not the one that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("{address} can't be reached: {error}")]
+    Io { address: String, error: io::Error },
+    #[error("{address} did not answer in {after:?}")]
+    TimedOut { address: String, after: Duration },
+    #[error("{address} does not speak the protocol: {error}")]
+    Malformed { address: String, error: Malformed },
+    /// The server answered, with another code than success.
+    #[error("{address} answered {code}{}: {remark}", name(*code))]
+    Refused {
+        address: String,
+        code: i32,
+        remark: String,
+    },
+}
+
+fn name(code: i32) -> String {
+    ResponseCode::from_number(code)
+        .map(|c| format!(" {}", c.java_name()))
+        .unwrap_or_default()
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    stream: TcpStream,
+    buffer: BytesMut,
+    opaque: i32,
+    limits: frame::Limits,
+}
+
+impl Connection {
+    /// Opens a connection to `host:port`.
+    pub async fn open(address: &str, within: Duration) -> Result<Self, CallError> {
+        let io = |error| CallError::Io {
+            address: address.to_owned(),
+            error,
+        };
+        let stream = timeout(within, TcpStream::connect(address))
+            .await
+            .map_err(|_| CallError::TimedOut {
+                address: address.to_owned(),
+                after: within,
+            })?
+            .map_err(io)?;
+        stream.set_nodelay(true).map_err(io)?;
+        Ok(Self {
+            address: address.to_owned(),
+            stream,
+            buffer: BytesMut::new(),
+            opaque: 0,
+            limits: frame::Limits::default(),
+        })
+    }
+
+    /// Sends a request and waits for its answer, whatever its code. Frames that answer nothing
+    /// are passed over, so that a call after a late answer still finds its own.
+    pub async fn call(&mut self, request: Frame, within: Duration) -> Result<Frame, CallError> {
+        let address = self.address.clone();
+        timeout(within, self.exchange(request))
+            .await
+            .unwrap_or(Err(CallError::TimedOut {
+                address,
+                after: within,
+            }))
+    }
+
+    /// Like [`Self::call`], but any code other than success is an error.
+    pub async fn ask(&mut self, request: Frame, within: Duration) -> Result<Frame, CallError> {
+        let answer = self.call(request, within).await?;
+        if answer.code == ResponseCode::Success.number() {
+            return Ok(answer);
+        }
+        Err(CallError::Refused {
+            address: self.address.clone(),
+            code: answer.code,
+            remark: answer.remark.unwrap_or_default(),
+        })
+    }
+
+    async fn exchange(&mut self, request: Frame) -> Result<Frame, CallError> {
+        self.opaque = self.opaque.wrapping_add(1);
+        let request = Frame {
+            opaque: self.opaque,
+            ..request
+        };
+        let mut out = BytesMut::new();
+        frame::encode(&request, &mut out);
+        self.stream.write_all(&out).await.map_err(|e| self.io(e))?;
+        loop {
+            let decoded = frame::decode(&mut self.buffer, &self.limits).map_err(|error| {
+                CallError::Malformed {
+                    address: self.address.clone(),
+                    error,
+                }
+            })?;
+            match decoded {
+                Some(answer) if answer.is_response() && answer.opaque == self.opaque => {
+                    return Ok(answer);
+                }
+                Some(_) => {}
+                None => {
+                    self.buffer.reserve(16 * 1024);
+                    let read = self.stream.read_buf(&mut self.buffer).await;
+                    if read.map_err(|e| self.io(e))? == 0 {
+                        return Err(self.io(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn io(&self, error: io::Error) -> CallError {
+        CallError::Io {
+            address: self.address.clone(),
+            error,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A client's connection as handlers hold it. Any thread may answer at any time: answers are
+//! queued and written together by the connection's own task. A client that does not read what
+//! it asked for is disconnected when too many bytes wait for it.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use protocol::Frame;
+use protocol::frame::encode_head;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+pub struct Peer {
+    /// Unique in this process.
+    pub id: u64,
+    pub address: SocketAddr,
+    /// The address on which the client came in.
+    pub local: SocketAddr,
+    /// Ends the connection when cancelled.
+    pub closed: CancellationToken,
+    outbound: Mutex<Outbound>,
+    queued: Notify,
+    write_bytes_max: usize,
+    /// Correlates the requests that we send on this connection.
+    opaque: AtomicI32,
+}
+
+#[derive(Debug, Default)]
+struct Outbound {
+    parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Peer {
+    pub(crate) fn new(
+        id: u64,
+        address: SocketAddr,
+        local: SocketAddr,
+        write_bytes_max: usize,
+    ) -> Self {
+        Self {
+            id,
+            address,
+            local,
+            closed: CancellationToken::new(),
+            outbound: Mutex::default(),
+            queued: Notify::new(),
+            write_bytes_max,
+            opaque: AtomicI32::new(1),
+        }
+    }
+
+    /// Queues a frame.
+    pub fn send(&self, frame: &Frame) {
+        self.send_parts(frame, std::slice::from_ref(&frame.body));
+    }
+
+    /// Queues a frame whose body is these parts, which are not copied.
+    pub fn send_parts(&self, frame: &Frame, body: &[Bytes]) {
+        let body_len = body.iter().map(Bytes::len).sum();
+        let mut head = BytesMut::with_capacity(256);
+        encode_head(frame, body_len, &mut head);
+        let mut outbound = self.lock();
+        outbound.bytes += head.len() + body_len;
+        outbound.parts.push(head.freeze());
+        outbound
+            .parts
+            .extend(body.iter().filter(|part| !part.is_empty()).cloned());
+        let over = outbound.bytes > self.write_bytes_max;
+        drop(outbound);
+        if over {
+            tracing::warn!(peer = %self.address, "disconnected: it does not read its answers");
+            self.closed.cancel();
+        }
+        self.queued.notify_one();
+    }
+
+    /// Queues a request of ours that wants no answer.
+    pub fn notify(&self, request: Frame) {
+        let opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
+        self.send(&Frame {
+            opaque,
+            ..request.oneway()
+        });
+    }
+
+    /// All that waits to be written, as soon as there is any.
+    pub(crate) async fn take_queued(&self) -> Vec<Bytes> {
+        loop {
+            let parts = self.take_now();
+            if !parts.is_empty() {
+                return parts;
+            }
+            self.queued.notified().await;
+        }
+    }
+
+    pub(crate) fn take_now(&self) -> Vec<Bytes> {
+        let mut outbound = self.lock();
+        outbound.bytes = 0;
+        std::mem::take(&mut outbound.parts)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Outbound> {
+        self.outbound
+            .lock()
+            .expect("invariant: no panic while the queue is held")
+    }
+}

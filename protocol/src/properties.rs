@@ -1,0 +1,207 @@
+//! The property string of a message: `name 0x01 value 0x02`, repeated.
+//!
+//! Read by Java's rules: a segment without a name, without a value or without the 0x01 between
+//! them is skipped, and the last of several equal names wins. A segment that is not UTF-8 is
+//! skipped too. The order of properties means nothing to anybody.
+
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+/// Between a property's name and its value.
+pub const NAME_END: u8 = 1;
+/// After each value.
+pub const VALUE_END: u8 = 2;
+
+pub const KEYS: &str = "KEYS";
+pub const TAGS: &str = "TAGS";
+pub const UNIQ_KEY: &str = "UNIQ_KEY";
+pub const WAIT: &str = "WAIT";
+pub const DELAY: &str = "DELAY";
+pub const CLUSTER: &str = "CLUSTER";
+pub const MSG_REGION: &str = "MSG_REGION";
+pub const TRACE_ON: &str = "TRACE_ON";
+pub const MSG_TYPE: &str = "MSG_TYPE";
+pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
+pub const REAL_TOPIC: &str = "REAL_TOPIC";
+pub const REAL_QID: &str = "REAL_QID";
+pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+pub const RECONSUME_TIME: &str = "RECONSUME_TIME";
+pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
+pub const TRAN_MSG: &str = "TRAN_MSG";
+pub const PGROUP: &str = "PGROUP";
+pub const INSTANCE_ID: &str = "INSTANCE_ID";
+pub const SHARDING_KEY: &str = "__SHARDINGKEY";
+pub const POP_CK: &str = "POP_CK";
+pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
+pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
+pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
+pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+/// The checksum of the whole record; only the store writes it.
+pub const CRC32: &str = "__CRC32#";
+
+/// Every well-formed property, in the order of the string.
+pub fn iter(properties: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    properties
+        .split(|byte| *byte == VALUE_END)
+        .filter_map(|segment| {
+            let (name, value) = split(segment)?;
+            Some((
+                std::str::from_utf8(name).ok()?,
+                std::str::from_utf8(value).ok()?,
+            ))
+        })
+}
+
+/// The value of one property, without allocation.
+pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut found = None;
+    for segment in properties.split(|byte| *byte == VALUE_END) {
+        if let Some((other, value)) = split(segment)
+            && other == name.as_bytes()
+        {
+            found = std::str::from_utf8(value).ok().or(found);
+        }
+    }
+    found
+}
+
+/// The string of these properties; a pair with an empty name or value is left out.
+pub fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in pairs {
+        push(&mut out, name, value);
+    }
+    out
+}
+
+/// Appends one property to an encoded string, closing an unclosed last value first.
+pub fn push(out: &mut Vec<u8>, name: &str, value: &str) {
+    if name.is_empty() || value.is_empty() {
+        return;
+    }
+    if out.last().is_some_and(|last| *last != VALUE_END) {
+        out.push(VALUE_END);
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.push(NAME_END);
+    out.extend_from_slice(value.as_bytes());
+    out.push(VALUE_END);
+}
+
+/// The same properties with `name` set to `value`.
+pub fn set(properties: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let mut out = remove(properties, name);
+    push(&mut out, name, value);
+    out
+}
+
+/// The same properties without `name`; other segments stay byte for byte.
+pub fn remove(properties: &[u8], name: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(properties.len());
+    for segment in properties.split_inclusive(|byte| *byte == VALUE_END) {
+        let bare = segment.strip_suffix(&[VALUE_END]).unwrap_or(segment);
+        if split(bare).is_none_or(|(other, _)| other != name.as_bytes()) {
+            out.extend_from_slice(segment);
+        }
+    }
+    out
+}
+
+/// Java's `String.hashCode`: over UTF-16 units, wrapping.
+pub fn java_hash(text: &str) -> i32 {
+    text.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
+}
+
+/// What a queue entry says of a message's tag: the sign-extended hash, 0 without a tag.
+pub fn tags_code(tags: Option<&str>) -> i64 {
+    tags.filter(|tags| !tags.is_empty())
+        .map_or(0, |tags| i64::from(java_hash(tags)))
+}
+
+fn split(segment: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = segment.iter().position(|byte| *byte == NAME_END)?;
+    let (name, rest) = segment.split_at_checked(at)?;
+    let value = rest.get(1..)?;
+    (!name.is_empty() && !value.is_empty()).then_some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_java_reads() {
+        type Row = (&'static [u8], &'static [(&'static str, &'static str)]);
+        let rows: &[Row] = &[
+            (b"", &[]),
+            (b"TAGS\x01a\x02", &[("TAGS", "a")]),
+            (b"TAGS\x01a", &[("TAGS", "a")]),
+            (
+                b"TAGS\x01a\x02KEYS\x01k1 k2\x02",
+                &[("TAGS", "a"), ("KEYS", "k1 k2")],
+            ),
+            (b"\x01a\x02K\x01v\x02", &[("K", "v")]),
+            (b"a\x01\x02K\x01v\x02", &[("K", "v")]),
+            (b"nothing\x02K\x01v\x02\x02", &[("K", "v")]),
+            (b"K\x01v\x01w\x02", &[("K", "v\x01w")]),
+            (b"K\x01\xff\x02L\x01v\x02", &[("L", "v")]),
+        ];
+        for (bytes, expect) in rows {
+            assert_eq!(iter(bytes).collect::<Vec<_>>(), *expect, "{bytes:?}");
+            for (name, value) in *expect {
+                assert_eq!(get(bytes, name), Some(*value), "{bytes:?}");
+            }
+        }
+        assert_eq!(get(b"A\x01x\x02AB\x01y\x02", "AB"), Some("y"));
+        assert_eq!(
+            get(b"A\x01x\x02A\x01y\x02", "A"),
+            Some("y"),
+            "the last wins"
+        );
+        assert_eq!(get(b"A\x01x\x02", "B"), None);
+    }
+
+    #[test]
+    fn sets_and_removes() {
+        type Row = (
+            &'static [u8],
+            &'static str,
+            Option<&'static str>,
+            &'static [u8],
+        );
+        let rows: &[Row] = &[
+            (b"", "A", Some("x"), b"A\x01x\x02"),
+            (b"A\x01x\x02", "A", Some("y"), b"A\x01y\x02"),
+            (b"A\x01x\x02B\x01z", "A", Some("y"), b"B\x01z\x02A\x01y\x02"),
+            (b"A\x01x\x02B\x01z\x02", "B", None, b"A\x01x\x02"),
+            (b"A\x01x\x02B\x01z", "B", None, b"A\x01x\x02"),
+            (b"A\x01x\x02", "A", Some(""), b""),
+        ];
+        for (before, name, value, after) in rows {
+            let got = match value {
+                Some(value) => set(before, name, value),
+                None => remove(before, name),
+            };
+            assert_eq!(got, *after, "{before:?} {name} {value:?}");
+        }
+        let encoded = encode([("A", "x"), ("", "y"), ("B", ""), ("C", "z")]);
+        assert_eq!(encoded, b"A\x01x\x02C\x01z\x02");
+    }
+
+    #[test]
+    fn hashes_as_java_hashes() {
+        for (text, hash) in [
+            ("", 0),
+            ("TagA", 2_598_919),
+            ("g1", 3242),
+            ("\u{1F600}", 1_772_899),
+        ] {
+            assert_eq!(java_hash(text), hash, "{text}");
+        }
+        assert_eq!(tags_code(Some("TagA")), 2_598_919);
+        assert_eq!(tags_code(Some("polygenelubricants")), i64::from(i32::MIN));
+        assert_eq!(tags_code(None), 0);
+    }
+}

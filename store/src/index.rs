@@ -1,0 +1,344 @@
+//! The queue index: which record is message n of a queue.
+//!
+//! Each queue is a list of spans, parts of run files on disk, and the recent entries in memory,
+//! without a gap: spans, then `recent`. Entries come in when their record has committed, in
+//! order. A lock is held for a copy of a few entries, never while a file is read.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::fs::Wait;
+use crate::run::{Entry, Part, Run};
+use crate::{Range, ReadError};
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    topics: RwLock<HashMap<Arc<str>, Queues>>,
+}
+
+type Queues = BTreeMap<i32, Arc<Queue>>;
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: i32,
+    /// The next offset to give out; the writer's alone.
+    next: AtomicI64,
+    places: RwLock<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    spans: Vec<Span>,
+    recent_first: i64,
+    recent: VecDeque<Recent>,
+}
+
+/// The part of a run that is one queue's.
+#[derive(Debug, Clone)]
+struct Span {
+    run: Arc<Run>,
+    first: i64,
+    count: u32,
+    entry: u64,
+    min_ms: i64,
+    max_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recent {
+    pub(crate) entry: Entry,
+    pub(crate) store_ms: i64,
+}
+
+impl Index {
+    pub(crate) fn get(&self, topic: &str, queue: i32) -> Option<Arc<Queue>> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.get(topic)?.get(&queue).cloned()
+    }
+
+    pub(crate) fn get_or_create(&self, topic: &Arc<str>, id: i32) -> Arc<Queue> {
+        if let Some(queue) = self.get(topic, id) {
+            return queue;
+        }
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let queues = topics.entry(Arc::clone(topic)).or_default();
+        let fresh = || {
+            let (topic, next, places) = (Arc::clone(topic), AtomicI64::new(0), RwLock::default());
+            Arc::new(Queue {
+                topic,
+                id,
+                next,
+                places,
+            })
+        };
+        Arc::clone(queues.entry(id).or_insert_with(fresh))
+    }
+
+    /// Every queue, in order of topic and number.
+    pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = topics
+            .values()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect();
+        drop(topics);
+        all.sort_unstable_by(|a, b| (&a.topic, a.id).cmp(&(&b.topic, b.id)));
+        all
+    }
+
+    /// Adds a run that follows all that is known. Says why not if it does not fit.
+    pub(crate) fn load(&self, run: &Arc<Run>, parts: &[Part]) -> Result<(), String> {
+        for part in parts {
+            let queue = self.get_or_create(&part.topic, part.queue);
+            let places = queue.read();
+            if !places.fits(part.first) {
+                return Err(format!("a run's offsets of {} do not follow", part.topic));
+            }
+        }
+        for part in parts {
+            let queue = self.get_or_create(&part.topic, part.queue);
+            let mut places = queue.write();
+            places.spans.push(Span::new(run, part));
+            places.recent_first = part.first + i64::from(part.count);
+            queue.next.store(places.recent_first, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The recent entries below `position`, as a run's directory and entries.
+    pub(crate) fn recent_below(&self, position: u64) -> (Vec<Part>, Vec<Entry>) {
+        let (mut parts, mut entries) = (Vec::new(), Vec::new());
+        for queue in self.queues() {
+            let places = queue.read();
+            let count = places
+                .recent
+                .partition_point(|recent| recent.entry.position < position);
+            let taken = places.recent.range(..count);
+            let (Some(oldest), Some(newest)) = (taken.clone().next(), taken.clone().last()) else {
+                continue;
+            };
+            parts.push(Part {
+                topic: Arc::clone(&queue.topic),
+                queue: queue.id,
+                first: places.recent_first,
+                count: count as u32,
+                entry: entries.len() as u64,
+                min_ms: oldest.store_ms,
+                max_ms: newest.store_ms,
+            });
+            entries.extend(taken.map(|recent| recent.entry));
+        }
+        (parts, entries)
+    }
+
+    /// From now on the entries of `parts` are read from `run` and no longer from memory.
+    pub(crate) fn settle(&self, run: &Arc<Run>, parts: &[Part]) {
+        for part in parts {
+            let Some(queue) = self.get(&part.topic, part.queue) else {
+                continue;
+            };
+            let mut places = queue.write();
+            debug_assert_eq!(places.recent_first, part.first, "runs settle in order");
+            places.recent.drain(..part.count as usize);
+            let kept = places.recent.len();
+            places.recent.shrink_to(kept * 2);
+            places.recent_first += i64::from(part.count);
+            places.spans.push(Span::new(run, part));
+        }
+    }
+
+    /// The directory of one run that replaces all runs of `[start, end)`.
+    pub(crate) fn merged(&self, start: u64, end: u64) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut entry = 0;
+        for queue in self.queues() {
+            let places = queue.read();
+            let mut inside = places.spans.iter().filter(|span| span.inside(start, end));
+            let Some(first) = inside.next() else { continue };
+            let (mut count, mut max_ms) = (first.count, first.max_ms);
+            for span in inside {
+                count += span.count;
+                max_ms = span.max_ms;
+            }
+            parts.push(Part {
+                topic: Arc::clone(&queue.topic),
+                queue: queue.id,
+                first: first.first,
+                count,
+                entry,
+                min_ms: first.min_ms,
+                max_ms,
+            });
+            entry += u64::from(count);
+        }
+        parts
+    }
+
+    /// Reads from `run` what was read from the runs of its stretch.
+    pub(crate) fn replace(&self, run: &Arc<Run>, parts: &[Part]) {
+        for part in parts {
+            let Some(queue) = self.get(&part.topic, part.queue) else {
+                continue;
+            };
+            let mut places = queue.write();
+            let (start, end) = (run.stretch.start, run.stretch.end);
+            let at = places
+                .spans
+                .partition_point(|span| span.run.stretch.start < start);
+            places.spans.retain(|span| !span.inside(start, end));
+            places.spans.insert(at, Span::new(run, part));
+        }
+    }
+}
+
+impl Queue {
+    pub(crate) fn range(&self) -> Range {
+        let places = self.read();
+        Range {
+            min: places.min(),
+            max: places.max(),
+        }
+    }
+
+    /// The offset of the next message; only the writer may ask.
+    pub(crate) fn take_next(&self) -> i64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Adds the entry of a committed record.
+    pub(crate) fn publish(&self, offset: i64, recent: Recent) {
+        let mut places = self.write();
+        debug_assert_eq!(places.max(), offset, "entries come in order");
+        places.recent.push_back(recent);
+    }
+
+    /// Adds the entry of a record found in the log. Says why not if the offset does not follow.
+    pub(crate) fn replay(&self, offset: i64, recent: Recent) -> Result<(), String> {
+        let mut places = self.write();
+        if offset < 0 || !places.fits(offset) {
+            let expected = places.max();
+            return Err(format!("queue offset {offset} where {expected} comes next"));
+        }
+        if places.recent.is_empty() && places.spans.is_empty() {
+            places.recent_first = offset;
+        }
+        places.recent.push_back(recent);
+        self.next.store(offset + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Up to `count` entries from `from` on, fewer at the end of a run; none outside the range.
+    pub(crate) fn entries(
+        &self,
+        from: i64,
+        count: usize,
+        wait: Wait,
+    ) -> Result<Entries, ReadError> {
+        let places = self.read();
+        if from >= places.recent_first {
+            let skip = (from - places.recent_first) as usize;
+            let taken = places.recent.iter().skip(skip).take(count);
+            return Ok(Entries {
+                list: taken.map(|recent| recent.entry).collect(),
+                run: None,
+            });
+        }
+        let Some((span, skip)) = places.span_of(from) else {
+            return Ok(Entries {
+                list: Vec::new(),
+                run: None,
+            });
+        };
+        drop(places);
+        let available = u64::from(span.count) - skip;
+        let list = span
+            .run
+            .read(span.entry + skip, available.min(count as u64), wait);
+        match list {
+            Ok(list) => Ok(Entries {
+                list,
+                run: Some(span.run),
+            }),
+            Err(ReadError::IndexDamaged) => Ok(Entries {
+                list: Vec::new(),
+                run: Some(span.run),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stretch of offsets in which the first message at or after `ms` lies.
+    pub(crate) fn stretch_of_time(&self, ms: i64) -> Range {
+        let places = self.read();
+        let at = places.spans.partition_point(|span| span.max_ms < ms);
+        if let Some(span) = places.spans.get(at) {
+            return Range {
+                min: span.first,
+                max: span.first + i64::from(span.count),
+            };
+        }
+        let skip = places.recent.partition_point(|recent| recent.store_ms < ms);
+        let found = places.recent_first + skip as i64;
+        Range {
+            min: found,
+            max: found,
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Places> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Places> {
+        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some entries, and the run that they came from or that is damaged where they should be.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    pub(crate) list: Vec<Entry>,
+    pub(crate) run: Option<Arc<Run>>,
+}
+
+impl Places {
+    fn min(&self) -> i64 {
+        self.spans
+            .first()
+            .map_or(self.recent_first, |span| span.first)
+    }
+
+    fn max(&self) -> i64 {
+        self.recent_first + self.recent.len() as i64
+    }
+
+    fn fits(&self, offset: i64) -> bool {
+        offset == self.max() || self.spans.is_empty() && self.recent.is_empty()
+    }
+
+    fn span_of(&self, offset: i64) -> Option<(Span, u64)> {
+        let after = self.spans.partition_point(|span| span.first <= offset);
+        let span = self.spans.get(after.checked_sub(1)?)?;
+        Some((span.clone(), (offset - span.first) as u64))
+    }
+}
+
+impl Span {
+    fn new(run: &Arc<Run>, part: &Part) -> Self {
+        Self {
+            run: Arc::clone(run),
+            first: part.first,
+            count: part.count,
+            entry: part.entry,
+            min_ms: part.min_ms,
+            max_ms: part.max_ms,
+        }
+    }
+
+    fn inside(&self, start: u64, end: u64) -> bool {
+        self.run.stretch.start >= start && self.run.stretch.end <= end
+    }
+}

@@ -1,0 +1,329 @@
+//! The writer: one thread that turns waiting messages into records at the log's end.
+//!
+//! A batch is placed (queue offset, position, store time, CRC), written with one write a file,
+//! synced if the store promises it, and only then readable and answered. Store times never go
+//! back. After a failed write or sync nothing is appended any more: what the kernel still holds
+//! of it is unknown, and a second sync would say nothing about it.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::record::{BLANK_BYTES, blank};
+
+use crate::fs::Volume;
+use crate::index::{Queue, Recent};
+use crate::open::Inner;
+use crate::queue::{Done, Pending};
+use crate::run::Entry;
+use crate::segment::Segment;
+use crate::{AppendError, Appended, Arrival, state};
+
+/// Called on the writer's thread for each batch that has become readable.
+pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
+
+const BATCH_BYTES_MAX: usize = 4 << 20;
+const VOLUME_CHECK: Duration = Duration::from_secs(1);
+const INDEX_WAIT: Duration = Duration::from_secs(5);
+const INDEX_ROUND: Duration = Duration::from_millis(20);
+
+pub(crate) struct Writer {
+    inner: Arc<Inner>,
+    arrived: Arrived,
+    end: u64,
+    last_ms: i64,
+    volume_checked: Option<Instant>,
+    /// Used percent, while it is too much.
+    full: Option<u8>,
+}
+
+/// A batch that has its place but is not yet written.
+#[derive(Default)]
+struct Batch {
+    /// Of all its messages, so that a piece is allocated once.
+    bytes: usize,
+    pieces: Vec<Piece>,
+    placed: Vec<Placed>,
+}
+
+/// Bytes for one file.
+struct Piece {
+    segment: Arc<Segment>,
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+struct Placed {
+    /// With the tags code; `None` for a record that takes no place in its queue.
+    queue: Option<(Arc<Queue>, i64)>,
+    appended: Appended,
+    done: Done,
+}
+
+impl Writer {
+    pub(crate) fn new(inner: Arc<Inner>, arrived: Arrived, end: u64, last_ms: i64) -> Self {
+        Self {
+            inner,
+            arrived,
+            end,
+            last_ms,
+            volume_checked: None,
+            full: None,
+        }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        while let Some(batch) = self.inner.queue.take(BATCH_BYTES_MAX) {
+            let sync = self.inner.flush == crate::Flush::Sync;
+            self.append(batch, sync, true);
+        }
+    }
+
+    pub(crate) fn append(&mut self, pending: Vec<Pending>, sync: bool, announce: bool) {
+        self.check_volume();
+        self.wait_for_index();
+        self.last_ms = self.last_ms.max((self.inner.clock)());
+        let sizes = pending
+            .iter()
+            .map(|message| message.encoded.size())
+            .sum::<usize>();
+        let mut batch = Batch {
+            bytes: sizes + BLANK_BYTES,
+            ..Batch::default()
+        };
+        for message in pending {
+            self.place(&mut batch, message);
+        }
+        if batch.placed.is_empty() {
+            return;
+        }
+        if let Err(error) = write(&batch.pieces, sync) {
+            tracing::error!(%error, "a write to the log failed; nothing is appended any more");
+            self.inner.progress.failed.store(true, Ordering::Release);
+            for placed in batch.placed {
+                (placed.done)(Err(AppendError::Failed));
+            }
+            return;
+        }
+        self.publish(batch, sync, announce);
+    }
+
+    /// Gives the message its place, or answers why it gets none.
+    fn place(&mut self, batch: &mut Batch, mut message: Pending) {
+        let size = message.encoded.size();
+        if let Err(error) = self
+            .refuse(&message)
+            .map_or_else(|| self.room(batch, size), Err)
+        {
+            (message.done)(Err(error));
+            return;
+        }
+        let queue = self
+            .inner
+            .index
+            .get_or_create(&message.topic, message.queue);
+        let queue_offset = if message.takes_queue_offset {
+            queue.take_next()
+        } else {
+            0
+        };
+        let record = message.encoded.place(queue_offset, self.end, self.last_ms);
+        if let Some(piece) = batch.pieces.last_mut() {
+            piece.bytes.extend_from_slice(record);
+        }
+        let appended = Appended {
+            position: self.end,
+            queue_offset,
+            bytes: size as u32,
+            store_ms: self.last_ms,
+            store_host: self.inner.store_host,
+        };
+        let queue = message.takes_queue_offset.then_some((queue, message.tags));
+        batch.placed.push(Placed {
+            queue,
+            appended,
+            done: message.done,
+        });
+        self.end += size as u64;
+    }
+
+    fn refuse(&self, message: &Pending) -> Option<AppendError> {
+        if self.inner.progress.failed.load(Ordering::Acquire) {
+            return Some(AppendError::Failed);
+        }
+        if (message.encoded.size() + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
+            return Some(AppendError::RecordTooLarge {
+                bytes: message.encoded.size(),
+            });
+        }
+        // A broker's own state goes on: it is small, and consumers that commit free the disk.
+        let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
+        Some(AppendError::DiskFull { used_percent })
+    }
+
+    /// Makes the batch's last piece one that takes `size` more bytes at the log's end.
+    fn room(&mut self, batch: &mut Batch, size: usize) -> Result<(), AppendError> {
+        let segments = &self.inner.segments;
+        let next_start = segments.next_start(self.end);
+        // At a file's very start the file may still have to be made.
+        let rolls = (size + BLANK_BYTES) as u64 > next_start - self.end;
+        let start = if rolls {
+            next_start
+        } else {
+            next_start - segments.segment_bytes
+        };
+        if batch
+            .pieces
+            .last()
+            .is_some_and(|piece| piece.segment.start == start)
+        {
+            return Ok(());
+        }
+        let segment = segments
+            .ensure(start)
+            .map_err(|error| self.creation_failed(&error))?;
+        if rolls {
+            let current = segments.at(self.end).ok_or(AppendError::Failed)?;
+            let piece = piece_of(batch, &current, self.end);
+            piece
+                .bytes
+                .extend_from_slice(&blank((next_start - self.end) as u32));
+            self.end = next_start;
+        }
+        piece_of(batch, &segment, self.end);
+        Ok(())
+    }
+
+    fn creation_failed(&self, error: &io::Error) -> AppendError {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
+            return AppendError::DiskFull { used_percent: 100 };
+        }
+        tracing::error!(%error, "a log file could not be made; nothing is appended any more");
+        self.inner.progress.failed.store(true, Ordering::Release);
+        AppendError::Failed
+    }
+
+    /// Makes a written batch readable and answers its senders.
+    fn publish(&mut self, batch: Batch, sync: bool, announce: bool) {
+        let progress = &self.inner.progress;
+        for piece in batch.pieces {
+            self.inner
+                .tail
+                .push(piece.position, Bytes::from(piece.bytes));
+        }
+        let mut arrivals = Vec::with_capacity(batch.placed.len());
+        for Placed {
+            queue, appended, ..
+        } in &batch.placed
+        {
+            let Some((queue, tags)) = queue else { continue };
+            let Appended {
+                position,
+                queue_offset: offset,
+                bytes: size,
+                store_ms,
+                ..
+            } = *appended;
+            let entry = Entry {
+                position,
+                size,
+                tags: *tags,
+            };
+            queue.publish(offset, Recent { entry, store_ms });
+            let topic = Arc::clone(&queue.topic);
+            arrivals.push(Arrival {
+                topic,
+                queue: queue.id,
+                offset,
+                tags: *tags,
+                store_ms,
+            });
+        }
+        let bytes = self.end - progress.confirm.load(Ordering::Relaxed);
+        progress.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        progress
+            .appended_messages
+            .fetch_add(batch.placed.len() as u64, Ordering::Relaxed);
+        progress.last_ms.store(self.last_ms, Ordering::Relaxed);
+        // After the entries: whoever sees this position finds all entries below it.
+        progress.confirm.store(self.end, Ordering::Release);
+        if sync {
+            progress.flushed.store(self.end, Ordering::Release);
+        }
+        self.inner.nudge_if_due();
+        if announce && !arrivals.is_empty() {
+            (self.arrived)(&arrivals);
+        }
+        for placed in batch.placed {
+            (placed.done)(Ok(placed.appended));
+        }
+    }
+
+    fn check_volume(&mut self) {
+        if self
+            .volume_checked
+            .is_some_and(|checked| checked.elapsed() < VOLUME_CHECK)
+        {
+            return;
+        }
+        self.volume_checked = Some(Instant::now());
+        let percent_max = self.inner.disk_used_percent_max.load(Ordering::Relaxed);
+        let used = Volume::measure(&self.inner.dir).map(Volume::used_percent);
+        self.full = used.ok().filter(|used| *used > percent_max);
+    }
+
+    /// Holds the writer back while the index on disk is a whole run behind, so that a start
+    /// never has to replay more than that.
+    fn wait_for_index(&self) {
+        let deadline = Instant::now() + INDEX_WAIT;
+        while self.inner.run_lag() >= self.inner.run_bytes
+            && Instant::now() < deadline
+            && !self.inner.progress.failed.load(Ordering::Acquire)
+        {
+            self.inner.keeper.nudge_and_wait(INDEX_ROUND);
+        }
+    }
+}
+
+fn write(pieces: &[Piece], sync: bool) -> io::Result<()> {
+    for piece in pieces {
+        let at = piece.position - piece.segment.start;
+        piece.segment.file.write_all_at(&piece.bytes, at)?;
+    }
+    if sync {
+        for piece in pieces {
+            piece.segment.file.sync_data()?;
+        }
+    }
+    Ok(())
+}
+
+/// The last piece if it goes on at `position` in this file, else a new one.
+fn piece_of<'a>(batch: &'a mut Batch, segment: &Arc<Segment>, position: u64) -> &'a mut Piece {
+    let fits = |piece: &Piece| {
+        piece.segment.start == segment.start
+            && piece.position + piece.bytes.len() as u64 == position
+    };
+    if !batch.pieces.last().is_some_and(fits) {
+        let written = batch
+            .pieces
+            .iter()
+            .map(|piece| piece.bytes.len())
+            .sum::<usize>();
+        let bytes = Vec::with_capacity(batch.bytes.saturating_sub(written));
+        batch.pieces.push(Piece {
+            segment: Arc::clone(segment),
+            position,
+            bytes,
+        });
+    }
+    let last = batch.pieces.len() - 1;
+    &mut batch.pieces[last]
+}

@@ -1,0 +1,424 @@
+//! Opening and closing a store: lock, identity, recovery, a new epoch, threads.
+//!
+//! Every open begins an epoch of its own: the promise is on disk before the first record, and
+//! the first record is the epoch record, which is on disk before `open` returns.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use protocol::properties;
+use protocol::record::{Message, takes_queue_offset};
+
+use crate::checkpoint::Checkpoint;
+use crate::fs::{DirLock, Volume};
+use crate::identity::{self, FORMAT_VERSION, Identity};
+use crate::index::Index;
+use crate::keep::{self, Keeper};
+use crate::log::{Arrived, Writer};
+use crate::queue::{AppendQueue, Done, Pending};
+use crate::recover::{Recovered, recover};
+use crate::run::Run;
+use crate::segment::Segments;
+use crate::state::{self, Epoch};
+use crate::tail::Tail;
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+
+const VOLUME_SHARE: u64 = 64;
+const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+const RUN_BYTES_MIN: u64 = 4096;
+
+/// A store of one directory. A clone is the same store; the last one to go closes it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+    threads: Arc<Threads>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) flush: Flush,
+    pub(crate) store_host: SocketAddr,
+    pub(crate) clock: fn() -> i64,
+    pub(crate) run_bytes: u64,
+    pub(crate) disk_used_percent_max: AtomicU8,
+    pub(crate) segments: Segments,
+    pub(crate) index: Index,
+    runs: Mutex<Vec<Arc<Run>>>,
+    pub(crate) tail: Tail,
+    pub(crate) queue: AppendQueue,
+    pub(crate) keeper: Keeper,
+    pub(crate) progress: Progress,
+    pub(crate) checkpoint: Mutex<Checkpoint>,
+    lock: Mutex<Option<DirLock>>,
+}
+
+/// How far the log is, by what has been done with it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) confirm: AtomicU64,
+    pub(crate) flushed: AtomicU64,
+    pub(crate) indexed: AtomicU64,
+    pub(crate) last_ms: AtomicI64,
+    pub(crate) appended_bytes: AtomicU64,
+    pub(crate) appended_messages: AtomicU64,
+    pub(crate) failed: AtomicBool,
+    epoch: AtomicU64,
+}
+
+impl Store {
+    /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
+    /// batch of messages that has become readable, before their senders are answered.
+    pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(dir.join("commitlog"))?;
+        let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        let identity = identify(dir, &options)?;
+        crate::java::check_untouched(dir, identity.segment_bytes)?;
+        let recovered = recover(dir, &identity)?;
+        std::fs::write(dir.join("abort"), std::process::id().to_string())?;
+        let (end, last_ms) = (recovered.end, recovered.last_ms);
+        let inner = Arc::new(Inner::new(dir, identity, &options, recovered, lock));
+        {
+            let mut checkpoint = inner
+                .checkpoint
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            checkpoint.boot_id = fs::boot_id();
+            checkpoint.clean = false;
+            checkpoint.write(dir)?;
+        }
+        let mut writer = Writer::new(Arc::clone(&inner), arrived, end, last_ms);
+        begin_epoch(&inner, &mut writer)?;
+        let threads = Arc::new(Threads::start(&inner, writer)?);
+        Ok(Self { inner, threads })
+    }
+
+    /// Stores a message. `done` is called once: on the writer's thread when the message is as
+    /// durable as the store promises, or at once when it is refused. It must not block.
+    pub fn append(&self, message: Message, done: Done) {
+        match message.encode(self.inner.store_host) {
+            Ok(encoded) => self.inner.queue.push(Pending {
+                tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+                takes_queue_offset: takes_queue_offset(message.sys_flag),
+                topic: message.topic,
+                queue: message.queue,
+                encoded,
+                done,
+            }),
+            Err(error) => done(Err(AppendError::Message(error))),
+        }
+    }
+
+    /// Stores a message and waits for it.
+    pub fn append_wait(&self, message: Message) -> Result<Appended, AppendError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.append(
+            message,
+            Box::new(move |result| {
+                let _ = sender.send(result);
+            }),
+        );
+        receiver.recv().unwrap_or(Err(AppendError::Closed))
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let progress = &inner.progress;
+        Status {
+            log_start: inner.segments.start(),
+            confirm: progress.confirm.load(Ordering::Acquire),
+            flushed: progress.flushed.load(Ordering::Acquire),
+            indexed: progress.indexed.load(Ordering::Acquire),
+            segment_bytes: inner.segments.segment_bytes,
+            volume: Volume::measure(&inner.dir).ok(),
+            appended_bytes: progress.appended_bytes.load(Ordering::Relaxed),
+            appended_messages: progress.appended_messages.load(Ordering::Relaxed),
+            append_queue_messages: inner.queue.len(),
+            epoch: progress.epoch.load(Ordering::Relaxed),
+            cuts: inner
+                .checkpoint
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .cuts,
+            failed: progress.failed.load(Ordering::Acquire),
+        }
+    }
+
+    /// Leaves the directory as a killed process would.
+    #[cfg(test)]
+    pub(crate) fn crash(self) {
+        self.threads.stop();
+        self.inner
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Stores what waits, refuses the rest, and leaves the directory clean. Reads go on. Calling
+    /// it again does nothing.
+    pub fn close(&self) {
+        self.threads.close();
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(
+        dir: &Path,
+        identity: Identity,
+        options: &Options,
+        recovered: Recovered,
+        lock: DirLock,
+    ) -> Self {
+        let Recovered {
+            segments,
+            index,
+            runs,
+            end,
+            checkpoint,
+            last_ms,
+        } = recovered;
+        let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
+        let progress = Progress {
+            confirm: AtomicU64::new(end),
+            flushed: AtomicU64::new(end),
+            indexed: AtomicU64::new(indexed),
+            last_ms: AtomicI64::new(last_ms),
+            ..Progress::default()
+        };
+        Self {
+            dir: dir.to_owned(),
+            identity,
+            flush: options.flush,
+            store_host: options.store_host,
+            clock: options.clock,
+            run_bytes: options.run_bytes.max(RUN_BYTES_MIN),
+            disk_used_percent_max: AtomicU8::new(options.disk_used_percent_max),
+            segments,
+            index,
+            runs: Mutex::new(runs),
+            tail: Tail::new(options.tail_bytes_max),
+            queue: AppendQueue::new(options.append_queue_max),
+            keeper: Keeper::default(),
+            progress,
+            checkpoint: Mutex::new(checkpoint),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    pub(crate) fn runs(&self) -> MutexGuard<'_, Vec<Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the directory one that opens without recovery, then lets go of it.
+    pub(crate) fn finish(&self) -> Result<(), OpenError> {
+        let lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        self.sync_log()?;
+        let confirm = self.progress.confirm.load(Ordering::Acquire);
+        while self.progress.indexed.load(Ordering::Acquire) < confirm {
+            self.write_run()?;
+        }
+        // A file made ahead of time goes again.
+        self.segments
+            .delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
+        self.write_checkpoint(true)?;
+        fs::remove_if_exists(&self.dir.join("abort"))?;
+        fs::sync_dir(&self.dir)?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
+    if let Some(identity) = Identity::load(dir)? {
+        if identity.cluster != options.cluster || identity.broker != options.broker {
+            return Err(OpenError::OtherBroker {
+                cluster: options.cluster.clone(),
+                broker: options.broker.clone(),
+                found_cluster: identity.cluster,
+                found_broker: identity.broker,
+            });
+        }
+        if let Some(wanted) = options
+            .segment_bytes
+            .filter(|bytes| *bytes != identity.segment_bytes)
+        {
+            let fixed = identity.segment_bytes;
+            tracing::warn!(
+                wanted,
+                fixed,
+                "the segment size was fixed when the store was created"
+            );
+        }
+        return Ok(identity);
+    }
+    if std::fs::read_dir(dir.join("commitlog"))?.next().is_some() {
+        return Err(OpenError::NotGantry(dir.to_owned()));
+    }
+    let segment_bytes = match options.segment_bytes {
+        Some(bytes) if identity::segment_bytes_valid(bytes) => bytes,
+        Some(bytes) => {
+            let text = format!("a segment of {bytes} bytes is no power of two of 64 KiB to 1 GiB");
+            return Err(OpenError::Options(text));
+        }
+        None => segment_bytes_of(Volume::measure(dir)?),
+    };
+    std::fs::create_dir_all(dir.join("gantry/index"))?;
+    fs::sync_dir(&dir.join("gantry"))?;
+    let identity = Identity {
+        store_id: rand::random(),
+        segment_bytes,
+        cluster: options.cluster.clone(),
+        broker: options.broker.clone(),
+    };
+    identity.write(dir)?;
+    fs::sync_dir(dir)?;
+    Ok(identity)
+}
+
+/// The largest power of two of which 64 fit the volume, within bounds.
+fn segment_bytes_of(volume: Volume) -> u64 {
+    let share = (volume.total_bytes / VOLUME_SHARE).max(1);
+    (1u64 << share.ilog2()).clamp(SEGMENT_BYTES_AUTO_MIN, SEGMENT_BYTES_MAX)
+}
+
+fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError> {
+    let epoch = identity::load_epoch(&inner.dir)? + 1;
+    identity::promise_epoch(&inner.dir, epoch)?;
+    inner.progress.epoch.store(epoch, Ordering::Relaxed);
+    let store_id = inner.identity.store_id;
+    let payload = Epoch {
+        epoch,
+        store_id,
+        start: inner.progress.confirm.load(Ordering::Acquire),
+        in_sync: vec![store_id],
+        replication: 1,
+        flush: inner.flush,
+        format: FORMAT_VERSION,
+    }
+    .encode();
+    let entries = [state::Entry {
+        kind: state::KIND_EPOCH,
+        payload: &payload,
+    }];
+    let message = Message {
+        topic: state::TOPIC.into(),
+        queue: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_ms: (inner.clock)(),
+        born_host: inner.store_host,
+        reconsume_times: 0,
+        prepared_offset: 0,
+        body: state::encode(&entries).into(),
+        properties: Bytes::new(),
+    };
+    let encoded = message
+        .encode(inner.store_host)
+        .map_err(|error| OpenError::Options(error.to_string()))?;
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let done: Done = Box::new(move |result| {
+        let _ = sender.send(result);
+    });
+    let (topic, queue, tags) = (message.topic, 0, 0);
+    let pending = Pending {
+        topic,
+        queue,
+        tags,
+        takes_queue_offset: true,
+        encoded,
+        done,
+    };
+    writer.append(vec![pending], true, false);
+    match receiver.recv() {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(OpenError::Options(format!(
+            "the epoch record failed: {error}"
+        ))),
+        Err(_) => Err(OpenError::Options("the epoch record was lost".into())),
+    }
+}
+
+/// The threads of an open store; they end when the last handle goes.
+struct Threads {
+    inner: Arc<Inner>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    keepers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    fn start(inner: &Arc<Inner>, writer: Writer) -> Result<Self, OpenError> {
+        let spawn = |name: &str, run: fn(&Inner)| {
+            let inner = Arc::clone(inner);
+            thread::Builder::new()
+                .name(name.into())
+                .spawn(move || run(&inner))
+        };
+        let flush = spawn("store-flush", keep::flush_loop)?;
+        let index = spawn("store-index", keep::index_loop)?;
+        let writer = thread::Builder::new()
+            .name("store-log".into())
+            .spawn(|| writer.run())?;
+        Ok(Self {
+            inner: Arc::clone(inner),
+            writer: Mutex::new(Some(writer)),
+            keepers: Mutex::new(vec![flush, index]),
+        })
+    }
+
+    fn close(&self) {
+        if self.stop()
+            && let Err(error) = self.inner.finish()
+        {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+    }
+
+    /// Ends the threads when what waits is stored; says whether this call has done so.
+    fn stop(&self) -> bool {
+        self.inner.queue.close();
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writer.take() else {
+            return false;
+        };
+        if writer.thread().id() == thread::current().id() {
+            // The last handle went inside a callback; the next open recovers.
+            self.inner.keeper.stop();
+            return false;
+        }
+        let _ = writer.join();
+        self.inner.keeper.stop();
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        for keeper in keepers.drain(..) {
+            let _ = keeper.join();
+        }
+        true
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,328 @@
+//! Reading: messages by queue offset, by time and by position.
+//!
+//! Everything the index knows has committed, so a reader never sees more than the confirm offset.
+//! What is in the tail is a slice of it; all else is read from its file and verified. With
+//! `Wait::Never` a read that needs the disk says `WouldBlock`, and the caller comes again from a
+//! thread that may wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use protocol::record::{BLANK_BYTES, Head, Record, head};
+
+use crate::fs::{self, Wait};
+use crate::index::Queue;
+use crate::open::{Inner, Store};
+use crate::run::Entry;
+use crate::{Range, ReadError};
+
+/// Entries looked at in one go; a page of a run has 204.
+const CHUNK_ENTRIES: usize = 128;
+
+/// Where a read stops; at least one message is returned if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    pub messages_max: usize,
+    pub bytes_max: usize,
+    /// Entries looked at, wanted or not.
+    pub scan_max: usize,
+}
+
+/// The outcome of a read, as Java's broker names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStatus {
+    Found,
+    /// None of the entries looked at was wanted; go on from `next`.
+    NoMatch,
+    NoQueue,
+    /// The queue never had a message.
+    Empty,
+    TooSmall,
+    OverflowOne,
+    OverflowBadly,
+    /// The disk is needed; nothing was read.
+    WouldBlock,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    pub status: ReadStatus,
+    /// Where the next read should start.
+    pub next: i64,
+    pub min: i64,
+    pub max: i64,
+    pub records: Vec<Bytes>,
+}
+
+/// Which message of several around a time is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boundary {
+    /// The first at or after it; the queue's end if there is none.
+    Lower,
+    /// The last at or before it; the queue's start if there is none.
+    Upper,
+}
+
+impl Store {
+    /// Messages of a queue from offset `from` on whose tags code is wanted.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the words of one pull, none with a default"
+    )]
+    pub fn read(
+        &self,
+        topic: &str,
+        queue: i32,
+        from: i64,
+        limits: &ReadLimits,
+        wanted: &mut dyn FnMut(i64) -> bool,
+        wait: Wait,
+    ) -> Result<Read, ReadError> {
+        let Some(queue) = self.inner.index.get(topic, queue) else {
+            return Ok(answer(ReadStatus::NoQueue, 0, Range::default()));
+        };
+        let range = queue.range();
+        let (status, next) = match from {
+            _ if range.max == 0 => (ReadStatus::Empty, 0),
+            from if from < range.min => (ReadStatus::TooSmall, range.min),
+            from if from == range.max => (ReadStatus::OverflowOne, from),
+            from if from > range.max => (ReadStatus::OverflowBadly, range.max),
+            _ => {
+                let start = answer(ReadStatus::NoMatch, from, range);
+                return self.inner.read(&queue, start, *limits, wanted, wait);
+            }
+        };
+        Ok(answer(status, next, range))
+    }
+
+    /// `None` if the queue is unknown.
+    pub fn range(&self, topic: &str, queue: i32) -> Option<Range> {
+        Some(self.inner.index.get(topic, queue)?.range())
+    }
+
+    /// Every queue that ever had a message, in order of topic and number.
+    pub fn queues(&self) -> Vec<(Arc<str>, i32, Range)> {
+        let all = self.inner.index.queues().into_iter();
+        all.map(|queue| (Arc::clone(&queue.topic), queue.id, queue.range()))
+            .collect()
+    }
+
+    /// The offset of the message around a time; `None` if the queue is unknown.
+    pub fn offset_at_time(
+        &self,
+        topic: &str,
+        queue: i32,
+        ms: i64,
+        boundary: Boundary,
+    ) -> Result<Option<i64>, ReadError> {
+        let Some(queue) = self.inner.index.get(topic, queue) else {
+            return Ok(None);
+        };
+        let offset = match boundary {
+            Boundary::Lower => self.inner.first_at(&queue, ms)?,
+            Boundary::Upper => {
+                let after = self.inner.first_at(&queue, ms.saturating_add(1))?;
+                (after - 1).max(queue.range().min)
+            }
+        };
+        Ok(Some(offset))
+    }
+
+    /// When a message was stored; `None` if there is none at this offset.
+    pub fn store_time(
+        &self,
+        topic: &str,
+        queue: i32,
+        offset: i64,
+    ) -> Result<Option<i64>, ReadError> {
+        let Some(queue) = self.inner.index.get(topic, queue) else {
+            return Ok(None);
+        };
+        self.inner.store_time(&queue, offset)
+    }
+
+    /// The record at a position that somebody names; `None` if none lies there.
+    pub fn record_at(&self, position: u64) -> Result<Option<Bytes>, ReadError> {
+        let inner = &self.inner;
+        let confirm = inner.progress.confirm.load(Ordering::Acquire);
+        if position < inner.segments.start() || position >= confirm {
+            return Ok(None);
+        }
+        let Some(segment) = inner.segments.at(position) else {
+            return Ok(None);
+        };
+        let at = position - segment.start;
+        let mut first = [0; BLANK_BYTES];
+        if at + BLANK_BYTES as u64 > inner.segments.segment_bytes {
+            return Ok(None);
+        }
+        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
+        let Some(Head::Record(size)) = head(first) else {
+            return Ok(None);
+        };
+        if position + size as u64 > confirm {
+            return Ok(None);
+        }
+        match inner.segments.record(position, size as u32, Wait::ForDisk) {
+            Ok(record) => Ok(Some(record)),
+            Err(ReadError::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Inner {
+    fn read(
+        &self,
+        queue: &Queue,
+        mut found: Read,
+        limits: ReadLimits,
+        wanted: &mut dyn FnMut(i64) -> bool,
+        wait: Wait,
+    ) -> Result<Read, ReadError> {
+        let mut bytes = 0;
+        let scan_max = limits.scan_max.max(1) as i64;
+        let scan_end = found.next.saturating_add(scan_max).min(found.max);
+        'scan: while found.next < scan_end {
+            let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
+            let entries = match self.entries(queue, found.next, count, wait) {
+                Ok(entries) if !entries.is_empty() => entries,
+                Ok(_) => break,
+                Err(error) => return stopped(found, error),
+            };
+            for entry in entries {
+                if wanted(entry.tags) {
+                    let full = found.records.len() >= limits.messages_max
+                        || bytes + entry.size as usize > limits.bytes_max;
+                    if full && !found.records.is_empty() {
+                        break 'scan;
+                    }
+                    match self.record(queue, found.next, entry, wait) {
+                        Ok(record) => found.records.push(record),
+                        Err(error) => return stopped(found, error),
+                    }
+                    bytes += entry.size as usize;
+                }
+                found.next += 1;
+            }
+        }
+        if !found.records.is_empty() {
+            found.status = ReadStatus::Found;
+        }
+        Ok(found)
+    }
+
+    /// The record of an entry, from memory or verified from disk.
+    pub(crate) fn record(
+        &self,
+        queue: &Queue,
+        offset: i64,
+        entry: Entry,
+        wait: Wait,
+    ) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = self.tail.get(entry.position, entry.size) {
+            return Ok(bytes);
+        }
+        let bytes = self.segments.record(entry.position, entry.size, wait)?;
+        let position = entry.position;
+        let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
+        let same = record.queue_offset == offset && record.queue == queue.id;
+        if !same || record.topic != &*queue.topic {
+            return Err(ReadError::Corrupt { position });
+        }
+        Ok(bytes)
+    }
+
+    /// Entries of a queue; a damaged run is rebuilt from the log if the caller may wait.
+    pub(crate) fn entries(
+        &self,
+        queue: &Queue,
+        from: i64,
+        count: usize,
+        wait: Wait,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let entries = queue.entries(from, count, wait)?;
+        match entries.run {
+            Some(run) if entries.list.is_empty() && count > 0 => {
+                if wait == Wait::Never {
+                    return Err(std::io::Error::from(std::io::ErrorKind::WouldBlock).into());
+                }
+                // One at a time; the next one in finds it intact.
+                let _runs = self.runs();
+                let again = queue.entries(from, count, wait)?.list;
+                if !again.is_empty() {
+                    return Ok(again);
+                }
+                tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
+                run.rebuild(&self.segments).map_err(|error| {
+                    tracing::error!(%error, "the index run could not be rebuilt");
+                    ReadError::IndexDamaged
+                })?;
+                let rebuilt = queue.entries(from, count, wait)?.list;
+                if rebuilt.is_empty() {
+                    Err(ReadError::IndexDamaged)
+                } else {
+                    Ok(rebuilt)
+                }
+            }
+            _ => Ok(entries.list),
+        }
+    }
+
+    /// The first offset whose message was stored at `ms` or later.
+    fn first_at(&self, queue: &Queue, ms: i64) -> Result<i64, ReadError> {
+        let Range { mut min, mut max } = queue.stretch_of_time(ms);
+        while min < max {
+            let middle = min + (max - min) / 2;
+            match self.store_time(queue, middle)? {
+                Some(stored) if stored >= ms => max = middle,
+                _ => min = middle + 1,
+            }
+        }
+        Ok(min)
+    }
+
+    fn store_time(&self, queue: &Queue, offset: i64) -> Result<Option<i64>, ReadError> {
+        let range = queue.range();
+        if !(range.min..range.max).contains(&offset) {
+            return Ok(None);
+        }
+        let Some(entry) = self
+            .entries(queue, offset, 1, Wait::ForDisk)?
+            .first()
+            .copied()
+        else {
+            return Ok(None);
+        };
+        let bytes = self.record(queue, offset, entry, Wait::ForDisk)?;
+        let position = entry.position;
+        let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
+        Ok(Some(record.store_ms))
+    }
+}
+
+fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
+    Read {
+        status,
+        next,
+        min: range.min,
+        max: range.max,
+        records: Vec::new(),
+    }
+}
+
+/// What was read before an error is an answer; without any, waiting is one too.
+fn stopped(mut found: Read, error: ReadError) -> Result<Read, ReadError> {
+    if !found.records.is_empty() {
+        found.status = ReadStatus::Found;
+        return Ok(found);
+    }
+    match error {
+        ReadError::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            found.status = ReadStatus::WouldBlock;
+            Ok(found)
+        }
+        error => Err(error),
+    }
+}

@@ -1,0 +1,161 @@
+//! The commit log's files: `commitlog/<start as 20 digits>`, all of one length, without a gap.
+//!
+//! A file appears under its name only when it has its full length, so that a wrong length is
+//! damage and never a half-done creation. The last file may be one that nothing was written to
+//! yet: it is made ahead of time, so that an append does not wait for its allocation.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use protocol::record::Record;
+
+use crate::fs::{self, Wait};
+use crate::{OpenError, ReadError};
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) start: u64,
+    pub(crate) file: File,
+}
+
+#[derive(Debug)]
+pub(crate) struct Segments {
+    dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+    list: RwLock<VecDeque<Arc<Segment>>>,
+    creating: Mutex<()>,
+}
+
+impl Segments {
+    /// Opens what is there and checks names and lengths.
+    pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
+        let mut starts = Vec::new();
+        for item in std::fs::read_dir(dir.join("commitlog"))? {
+            let item = item?;
+            let name = item.file_name();
+            let start = name
+                .to_str()
+                .filter(|name| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|name| name.parse::<u64>().ok())
+                .ok_or_else(|| OpenError::Layout(format!("{} is no log file", name.display())))?;
+            if item.metadata()?.len() != segment_bytes || start % segment_bytes != 0 {
+                let text = format!("log file {start:020} is not {segment_bytes} bytes long");
+                return Err(OpenError::Layout(text));
+            }
+            starts.push(start);
+        }
+        starts.sort_unstable();
+        let mut list = VecDeque::new();
+        let mut expected = starts.first().copied().unwrap_or(0);
+        for start in starts {
+            if start != expected {
+                return Err(OpenError::Layout(format!(
+                    "log file {expected:020} is missing"
+                )));
+            }
+            let file = fs::open_rw(&path_of(dir, start))?;
+            list.push_back(Arc::new(Segment { start, file }));
+            expected = start + segment_bytes;
+        }
+        let list = RwLock::new(list);
+        Ok(Self {
+            dir: dir.to_owned(),
+            segment_bytes,
+            list,
+            creating: Mutex::new(()),
+        })
+    }
+
+    /// Where the first file starts.
+    pub(crate) fn start(&self) -> u64 {
+        self.list
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .front()
+            .map_or(0, |s| s.start)
+    }
+
+    /// Where the last file ends.
+    pub(crate) fn limit(&self) -> u64 {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.back()
+            .map_or(0, |segment| segment.start + self.segment_bytes)
+    }
+
+    /// The file that holds `position`.
+    pub(crate) fn at(&self, position: u64) -> Option<Arc<Segment>> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let first = list.front()?.start;
+        let index = position.checked_sub(first)? / self.segment_bytes;
+        list.get(index as usize).cloned()
+    }
+
+    /// Start of the file after the one that holds `position`.
+    pub(crate) fn next_start(&self, position: u64) -> u64 {
+        (position / self.segment_bytes + 1) * self.segment_bytes
+    }
+
+    /// The file that starts at `start`, which is made if it is the next one.
+    pub(crate) fn ensure(&self, start: u64) -> io::Result<Arc<Segment>> {
+        let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(segment) = self.at(start) {
+            return Ok(segment);
+        }
+        let tmp = self.dir.join("gantry/segment.tmp");
+        let file = fs::create_allocated(&tmp, self.segment_bytes)?;
+        std::fs::rename(&tmp, path_of(&self.dir, start))?;
+        fs::sync_dir(&self.dir.join("commitlog"))?;
+        let segment = Arc::new(Segment { start, file });
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.push_back(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// Deletes every file that starts at or after `position`.
+    pub(crate) fn delete_from(&self, position: u64) -> io::Result<()> {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        while let Some(last) = list.back().filter(|last| last.start >= position) {
+            std::fs::remove_file(path_of(&self.dir, last.start))?;
+            list.pop_back();
+        }
+        drop(list);
+        fs::sync_dir(&self.dir.join("commitlog"))
+    }
+
+    /// Returns when `[from, to)` is on disk.
+    pub(crate) fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            if let Some(segment) = self.at(at) {
+                segment.file.sync_data()?;
+            }
+            at = self.next_start(at);
+        }
+        Ok(())
+    }
+
+    /// The record of `size` bytes at `position`, verified.
+    pub(crate) fn record(&self, position: u64, size: u32, wait: Wait) -> Result<Bytes, ReadError> {
+        let corrupt = || ReadError::Corrupt { position };
+        let segment = self.at(position).ok_or_else(corrupt)?;
+        let at = position - segment.start;
+        if at + u64::from(size) > self.segment_bytes {
+            return Err(corrupt());
+        }
+        let mut bytes = vec![0; size as usize];
+        fs::read_exact_at(&segment.file, &mut bytes, at, wait)?;
+        let record = Record::decode(&bytes).map_err(|_| corrupt())?;
+        if record.position != position {
+            return Err(corrupt());
+        }
+        Ok(Bytes::from(bytes))
+    }
+}
+
+pub(crate) fn path_of(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("commitlog/{start:020}"))
+}
