@@ -278,7 +278,12 @@ impl BrokerCluster {
         ensure(!keys.any(|k| CONFIG_RESERVED.contains(&k)), CONFIG)?;
         let is_known = |key: &String| CONFIG_KNOWN.iter().any(|(known, _)| known == key);
         ensure(spec.config.keys().all(is_known), CONFIG_UNKNOWN)?;
-        ensure(spec.config.iter().all(|(key, text)| is_known_value(key, text)), CONFIG_VALUES)?;
+        ensure(
+            spec.config
+                .iter()
+                .all(|(key, text)| is_known_value(key, text)),
+            CONFIG_VALUES,
+        )?;
         let deletes = spec.storage.retention_policy.when_deleted == Some(DeletionPolicy::Delete);
         ensure(
             !deletes || spec.deletion_policy == DeletionPolicy::Delete,
@@ -371,31 +376,45 @@ impl Value {
             Value::Word => true,
             Value::Flag => matches!(text, "true" | "false"),
             Value::Number(min, max) => {
-                let digits = (1..=9).contains(&text.len())
-                    && text.bytes().all(|b| b.is_ascii_digit());
-                digits && text.parse().is_ok_and(|number: i64| (*min..=*max).contains(&number))
+                let digits =
+                    (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+                digits
+                    && text
+                        .parse()
+                        .is_ok_and(|number: i64| (*min..=*max).contains(&number))
             }
         }
     }
 }
 
 fn is_known_value(key: &str, text: &str) -> bool {
-    CONFIG_KNOWN.iter().find(|(known, _)| *known == key).is_none_or(|(_, v)| v.admits(text))
+    CONFIG_KNOWN
+        .iter()
+        .find(|(known, _)| *known == key)
+        .is_none_or(|(_, v)| v.admits(text))
 }
 
 fn config_reserved_rule() -> String {
-    format!("!self.exists(k, k in {})", cel_list(CONFIG_RESERVED.iter().copied()))
+    format!(
+        "!self.exists(k, k in {})",
+        cel_list(CONFIG_RESERVED.iter().copied())
+    )
 }
 
 fn config_unknown_rule() -> String {
-    let both = CONFIG_KNOWN.iter().map(|(key, _)| *key).chain(CONFIG_RESERVED);
+    let both = CONFIG_KNOWN
+        .iter()
+        .map(|(key, _)| *key)
+        .chain(CONFIG_RESERVED);
     format!("self.all(k, k in {})", cel_list(both))
 }
 
 fn config_values_rule() -> String {
     let rule = |(key, value): &(&str, Value)| match value {
         Value::Word => None,
-        Value::Flag => Some(format!("(!('{key}' in self) || self['{key}'] in ['true', 'false'])")),
+        Value::Flag => Some(format!(
+            "(!('{key}' in self) || self['{key}'] in ['true', 'false'])"
+        )),
         Value::Number(min, max) => Some(format!(
             "(!('{key}' in self) || (self['{key}'].matches('^[0-9]{{1,9}}$') && \
              int(self['{key}']) >= {min} && int(self['{key}']) <= {max}))"

@@ -1,11 +1,36 @@
 //! `gantry operator`
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// The one namespace to look after; all when empty.
+    #[arg(long, env = "GANTRY_NAMESPACE", default_value = "")]
+    namespace: String,
+    /// Metrics and probes.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+    /// Image of brokers and name servers, where a `BrokerCluster` names none.
+    #[arg(long, env = "GANTRY_IMAGE")]
+    image: String,
+    /// The domain of Service names.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Holds the files accessKey and secretKey, if calls to brokers shall be signed.
+    #[arg(long)]
+    credentials_dir: Option<PathBuf>,
+}
 
-pub(crate) async fn run(_: Arguments, stop: CancellationToken) -> anyhow::Result<()> {
-    stop.cancelled().await;
-    Ok(())
+pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow::Result<()> {
+    let options = ::operator::Options {
+        namespace: arguments.namespace,
+        http: arguments.http,
+        image: arguments.image,
+        cluster_domain: arguments.cluster_domain,
+        credentials_dir: arguments.credentials_dir,
+    };
+    Ok(::operator::run(options, stop, || ()).await?)
 }
