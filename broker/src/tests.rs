@@ -137,59 +137,63 @@ fn bodies(answer: &Frame) -> Vec<String> {
     bodies
 }
 
-#[tokio::test]
-async fn what_is_sent_is_pulled_and_all_of_it_survives_a_restart() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let running = start(dir.path(), false).await;
-    let mut connection = running.connect().await;
-    create(&mut connection, "T").await;
+/// Three messages, tagged A, B and A, on queue 0.
+async fn send_three(connection: &mut Connection) {
     for (index, tag) in ["A", "B", "A"].into_iter().enumerate() {
         let header = message("T", 0, &format!("TAGS\u{1}{tag}\u{2}"));
         let body = format!("m{index}");
-        let answer = call(&mut connection, RequestCode::SendMessageV2, &header, body).await;
+        let answer = call(connection, RequestCode::SendMessageV2, &header, body).await;
         let sent = SendMessageAnswer::read(&answer.fields).expect("sent");
         assert_eq!((sent.queue, sent.queue_offset), (0, index as i64));
         assert_eq!(sent.message_id.len(), 32);
     }
+}
+
+#[tokio::test]
+async fn what_is_sent_is_pulled_by_offset_and_tag() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let running = start(dir.path(), false).await;
+    let mut connection = running.connect().await;
+    create(&mut connection, "T").await;
+    send_three(&mut connection).await;
+    for (offset, expression, expect) in [
+        (0, ALL_TAGS, vec!["m0", "m1", "m2"]),
+        (1, ALL_TAGS, vec!["m1", "m2"]),
+        (0, "A", vec!["m0", "m2"]),
+        (0, "A || B", vec!["m0", "m1", "m2"]),
+    ] {
+        let header = pull("T", offset, expression, 0);
+        let answer = call(&mut connection, RequestCode::PullMessage, &header, "").await;
+        let found = PullMessageAnswer::read(&answer.fields).expect("an answer");
+        assert_eq!(bodies(&answer), expect, "{expression}");
+        let offsets = (found.next_offset, found.min_offset, found.max_offset);
+        assert_eq!(offsets, (3, 0, 3));
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn messages_topics_groups_and_offsets_survive_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let running = start(dir.path(), false).await;
+    let mut connection = running.connect().await;
+    create(&mut connection, "T").await;
+    send_three(&mut connection).await;
     let commit = UpdateConsumerOffset {
         group: "g".into(),
         topic: "T".into(),
         queue: 0,
         offset: 2,
     };
-    let before = call(
-        &mut connection,
-        RequestCode::UpdateConsumerOffset,
-        &commit,
-        "",
-    )
-    .await;
+    let code = RequestCode::UpdateConsumerOffset;
+    let before = call(&mut connection, code, &commit, "").await;
     assert_eq!(
         before.code,
         ResponseCode::SubscriptionGroupNotExist.number()
     );
-    for (offset, expression, expect, next) in [
-        (0, ALL_TAGS, vec!["m0", "m1", "m2"], 3),
-        (1, ALL_TAGS, vec!["m1", "m2"], 3),
-        (0, "A", vec!["m0", "m2"], 3),
-        (0, "A || B", vec!["m0", "m1", "m2"], 3),
-    ] {
-        let header = pull("T", offset, expression, 0);
-        let answer = call(&mut connection, RequestCode::PullMessage, &header, "").await;
-        let found = PullMessageAnswer::read(&answer.fields).expect("an answer");
-        assert_eq!(bodies(&answer), expect, "{expression}");
-        assert_eq!(
-            (found.next_offset, found.min_offset, found.max_offset),
-            (next, 0, 3)
-        );
-    }
-    let answer = call(
-        &mut connection,
-        RequestCode::UpdateConsumerOffset,
-        &commit,
-        "",
-    )
-    .await;
+    let header = pull("T", 0, ALL_TAGS, 0);
+    call(&mut connection, RequestCode::PullMessage, &header, "").await;
+    let answer = call(&mut connection, code, &commit, "").await;
     assert_eq!(
         answer.code, 0,
         "the pull has created the group: {:?}",
@@ -220,7 +224,6 @@ async fn what_is_sent_is_pulled_and_all_of_it_survives_a_restart() {
     )
     .await;
     assert_eq!(OffsetAnswer::read(&answer.fields).expect("kept").offset, 2);
-    let header = pull("T", 0, ALL_TAGS, 0);
     let answer = call(&mut connection, RequestCode::PullMessage, &header, "").await;
     assert_eq!(bodies(&answer), ["m0", "m1", "m2"]);
     running.stop().await;
@@ -278,63 +281,57 @@ async fn a_pull_waits_until_a_message_that_it_wants_arrives() {
     let _ = held.await.expect("no panic");
 }
 
+fn sends() -> Vec<(SendMessage, ResponseCode)> {
+    use ResponseCode as Code;
+    let with = |properties: &str| message("T", 0, properties);
+    vec![
+        (message("nosuch", 0, ""), Code::TopicNotExist),
+        (message("a/b", 0, ""), Code::InvalidParameter),
+        (message("T", 2, ""), Code::InvalidParameter),
+        (message("rmq_sys_gantry_state", 0, ""), Code::NoPermission),
+        (message("SCHEDULE_TOPIC_XXXX", 0, ""), Code::NoPermission),
+        (with("TRAN_MSG\u{1}true\u{2}"), Code::MessageIllegal),
+        (with("DELAY\u{1}3\u{2}"), Code::MessageIllegal),
+        (with("TIMER_DELIVER_MS\u{1}9\u{2}"), Code::MessageIllegal),
+        (with(&"x".repeat(32_768)), Code::MessageIllegal),
+        (
+            SendMessage {
+                batch: Some(true),
+                ..with("")
+            },
+            Code::MessageIllegal,
+        ),
+        (message("T", -1, "DELAY\u{1}0\u{2}"), Code::Success),
+    ]
+}
+
+fn pulls() -> Vec<(PullMessage, ResponseCode)> {
+    use ResponseCode as Code;
+    let all = || pull("T", 0, ALL_TAGS, 0);
+    vec![
+        (pull("nosuch", 0, ALL_TAGS, 0), Code::TopicNotExist),
+        (PullMessage { queue: 2, ..all() }, Code::InvalidParameter),
+        (
+            PullMessage {
+                sys_flag: 0,
+                ..all()
+            },
+            Code::SubscriptionNotExist,
+        ),
+        (pull("T", 0, "||", 0), Code::SubscriptionParseFailed),
+        (pull("T", 7, ALL_TAGS, 0), Code::PullOffsetMoved),
+    ]
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_by_code_and_the_connection_stays() {
     let dir = tempfile::tempdir().expect("a directory");
     let running = start(dir.path(), false).await;
     let mut connection = running.connect().await;
     create(&mut connection, "T").await;
-    use ResponseCode as Code;
-    let rows = [
-        (message("nosuch", 0, ""), "", Code::TopicNotExist),
-        (message("a/b", 0, ""), "", Code::InvalidParameter),
-        (message("T", 2, ""), "", Code::InvalidParameter),
-        (
-            message("rmq_sys_gantry_state", 0, ""),
-            "",
-            Code::NoPermission,
-        ),
-        (
-            message("SCHEDULE_TOPIC_XXXX", 0, ""),
-            "",
-            Code::NoPermission,
-        ),
-        (
-            message("T", 0, "TRAN_MSG\u{1}true\u{2}"),
-            "",
-            Code::MessageIllegal,
-        ),
-        (
-            message("T", 0, "DELAY\u{1}3\u{2}"),
-            "",
-            Code::MessageIllegal,
-        ),
-        (
-            message("T", 0, "TIMER_DELIVER_MS\u{1}9\u{2}"),
-            "",
-            Code::MessageIllegal,
-        ),
-        (
-            message("T", 0, &"x".repeat(32_768)),
-            "",
-            Code::MessageIllegal,
-        ),
-        (
-            SendMessage {
-                batch: Some(true),
-                ..message("T", 0, "")
-            },
-            "",
-            Code::MessageIllegal,
-        ),
-        (
-            message("T", -1, "DELAY\u{1}0\u{2}"),
-            "any queue",
-            Code::Success,
-        ),
-    ];
-    for (header, body, expect) in rows {
-        let answer = call(&mut connection, RequestCode::SendMessageV2, &header, body).await;
+    let send = RequestCode::SendMessageV2;
+    for (header, expect) in sends() {
+        let answer = call(&mut connection, send, &header, "").await;
         assert_eq!(
             answer.code,
             expect.number(),
@@ -343,33 +340,9 @@ async fn bad_requests_are_refused_by_code_and_the_connection_stays() {
         );
     }
     let large = vec![0_u8; 4 * 1024 * 1024 + 1];
-    let answer = call(
-        &mut connection,
-        RequestCode::SendMessageV2,
-        &message("T", 0, ""),
-        large,
-    )
-    .await;
-    assert_eq!(answer.code, Code::MessageIllegal.number());
-    for (header, expect) in [
-        (pull("nosuch", 0, ALL_TAGS, 0), Code::TopicNotExist),
-        (
-            PullMessage {
-                queue: 2,
-                ..pull("T", 0, ALL_TAGS, 0)
-            },
-            Code::InvalidParameter,
-        ),
-        (
-            PullMessage {
-                sys_flag: 0,
-                ..pull("T", 0, ALL_TAGS, 0)
-            },
-            Code::SubscriptionNotExist,
-        ),
-        (pull("T", 0, "||", 0), Code::SubscriptionParseFailed),
-        (pull("T", 7, ALL_TAGS, 0), Code::PullOffsetMoved),
-    ] {
+    let answer = call(&mut connection, send, &message("T", 0, ""), large).await;
+    assert_eq!(answer.code, ResponseCode::MessageIllegal.number());
+    for (header, expect) in pulls() {
         let answer = call(&mut connection, RequestCode::PullMessage, &header, "").await;
         assert_eq!(
             answer.code,
@@ -378,14 +351,14 @@ async fn bad_requests_are_refused_by_code_and_the_connection_stays() {
             answer.remark
         );
     }
-    let answer = call(&mut connection, RequestCode::SendMessageV2, &Empty, "").await;
+    let answer = call(&mut connection, send, &Empty, "").await;
     assert_eq!(answer.remark.as_deref(), Some("the field a is missing"));
     let unknown = Frame {
         code: 9_999,
-        ..Frame::request(RequestCode::HeartBeat, &Empty)
+        ..Frame::request(send, &Empty)
     };
     let answer = connection.call(unknown, SECOND).await.expect("answered");
-    assert_eq!(answer.code, Code::RequestCodeNotSupported.number());
+    assert_eq!(answer.code, ResponseCode::RequestCodeNotSupported.number());
     assert_eq!(
         answer.remark.as_deref(),
         Some(" request type 9999 not supported")

@@ -19,7 +19,9 @@ use crate::tables::Offset;
 const IN_MEMORY_PERCENT: u64 = 40;
 
 fn answer(request: &Frame, offset: i64) -> Frame {
-    request.answer(ResponseCode::Success).with_header(&OffsetAnswer { offset })
+    request
+        .answer(ResponseCode::Success)
+        .with_header(&OffsetAnswer { offset })
 }
 
 /// A group without an offset starts from 0 where everything the queue ever had is still fresh,
@@ -99,18 +101,14 @@ pub(super) fn update(broker: &Arc<Broker>, request: &Frame) -> Answer {
 
 pub(super) fn max(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    Ok(answer(
-        request,
-        range(broker, &header.topic, header.queue).max,
-    ))
+    let offset = range(broker, &header.topic, header.queue).max;
+    Ok(Some(answer(request, offset)))
 }
 
 pub(super) fn min(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    Ok(answer(
-        request,
-        range(broker, &header.topic, header.queue).min,
-    ))
+    let offset = range(broker, &header.topic, header.queue).min;
+    Ok(Some(answer(request, offset)))
 }
 
 pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Answer {

@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow
     let name_server_stop = CancellationToken::new();
     let names = async {
         let result = ::namesrv::run(name_server, name_server_stop.clone(), move || {
-            routed_then.notify_one()
+            routed_then.notify_one();
         })
         .await;
         stop.cancel();
