@@ -1,1 +1,70 @@
-//! Topics, groups, requests and the broker process
+//! The broker: topics, groups, requests, and the process that serves them.
+//!
+//! In the order of the data path:
+//! - [`config`]: what the process is told
+//! - [`request`]: one match over the request codes, a file a family
+//! - [`tables`]: topics, groups and offsets, derived from state records of the log
+//! - [`clients`]: who is connected, as what
+//! - [`hold`]: pulls that wait for a message
+//! - [`register`]: the name servers know the broker
+//! - [`endpoint`]: the cluster's Service points at it
+//! - [`metrics`]: what it counts
+//! - [`process`]: start and stop, in order
+
+pub mod config;
+pub mod request;
+pub mod tables;
+pub mod clients;
+pub mod hold;
+pub mod register;
+pub mod endpoint;
+pub mod metrics;
+pub mod process;
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use store::Store;
+use tokio::sync::Notify;
+
+pub use config::Config;
+pub use process::{RunError, run};
+
+#[cfg(test)]
+mod tests;
+
+/// All that a request handler reaches.
+#[derive(Debug)]
+pub struct Broker {
+    pub config: Config,
+    pub store: Store,
+    pub tables: RwLock<tables::Tables>,
+    pub clients: Mutex<clients::Clients>,
+    pub holds: Arc<hold::Holds>,
+    pub metrics: metrics::Metrics,
+    /// Told when the topics have changed, so that the name servers learn it at once.
+    pub registration: Arc<register::Registration>,
+    /// Told when consumer offsets wait for the next state record.
+    pub offsets_dirty: Notify,
+    /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
+    pub memory_bytes: u64,
+}
+
+impl Broker {
+    pub(crate) fn tables(&self) -> std::sync::RwLockReadGuard<'_, tables::Tables> {
+        self.tables
+            .read()
+            .expect("invariant: no panic while the tables are held")
+    }
+
+    pub(crate) fn tables_mut(&self) -> std::sync::RwLockWriteGuard<'_, tables::Tables> {
+        self.tables
+            .write()
+            .expect("invariant: no panic while the tables are held")
+    }
+
+    pub(crate) fn clients(&self) -> std::sync::MutexGuard<'_, clients::Clients> {
+        self.clients
+            .lock()
+            .expect("invariant: no panic while the clients are held")
+    }
+}

@@ -1,3 +1,125 @@
-//! The one binary.
+//! The one binary. Every part of Gantry is a sub-command; this file is their list.
 
-fn main() {}
+mod command;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use command::{broker, crds, message, namesrv, operator, standalone, store, topic};
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GANTRY_COMMIT"), ")");
+
+/// A Kubernetes-native message broker for RocketMQ clients.
+#[derive(Debug, Parser)]
+#[command(version = VERSION, propagate_version = true)]
+struct Arguments {
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    /// What is logged: a level, or `target=level,...`.
+    #[arg(long, global = true, env = "GANTRY_LOG", default_value = "info")]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve routes: which broker has which queues.
+    Namesrv(namesrv::Arguments),
+    /// Serve messages.
+    Broker(broker::Arguments),
+    /// Reconcile BrokerCluster, Topic and ConsumerGroup resources.
+    Operator(operator::Arguments),
+    /// Name server and broker in one process, on a local directory.
+    Standalone(standalone::Arguments),
+    /// Print the custom resource definitions.
+    Crds,
+    /// Look at topics.
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// Send messages.
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Work on a data directory that no broker has open.
+    #[command(subcommand)]
+    Store(store::Command),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = log_to_stderr(&arguments) {
+        eprintln!("gantry: --log-level {}: {error}", arguments.log_level);
+        return ExitCode::from(2);
+    }
+    // Two crates use rustls; both take what the process has installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match arguments.command {
+        Command::Namesrv(arguments) => namesrv::run(arguments, stopped_by_signal()).await,
+        Command::Broker(arguments) => broker::run(arguments, stopped_by_signal()).await,
+        Command::Operator(arguments) => operator::run(arguments, stopped_by_signal()).await,
+        Command::Standalone(arguments) => standalone::run(arguments, stopped_by_signal()).await,
+        Command::Crds => crds::run(),
+        Command::Topic(command) => topic::run(command).await,
+        Command::Message(command) => message::run(command).await,
+        Command::Store(command) => store::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(arguments: &Arguments) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&arguments.log_level)?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match arguments.log {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Cancelled by SIGTERM or SIGINT; a second one, or too long a stop, ends the process.
+fn stopped_by_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut int)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            return;
+        };
+        for last in [false, true] {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                () = tokio::time::sleep(::broker::process::STOP_MAX), if last => {}
+            }
+            if last {
+                eprintln!("gantry: not stopped in order");
+                std::process::exit(1);
+            }
+            tracing::info!("stopping");
+            cancelled.cancel();
+        }
+    });
+    stop
+}

@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn load(dir: &Path) -> Result<Option<Self>, OpenError> {
+    pub fn load(dir: &Path) -> Result<Option<Self>, OpenError> {
         let path = dir.join("gantry/identity");
         let Some(bytes) = fs::read_if_exists(&path)? else {
             return Ok(None);

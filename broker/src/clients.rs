@@ -1,0 +1,205 @@
+//! Who is connected, and as what: the producers and consumers that heartbeats name.
+//!
+//! A client lives as long as its connection. Subscriptions belong to the group, as the newest
+//! heartbeat of a member says them (`ConsumerManager.java`, `ConsumerGroupInfo.java`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use net::Peer;
+use protocol::body::{ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
+
+#[derive(Debug, Default)]
+pub struct Clients {
+    /// Producer group to the ids of its members and their connections.
+    producers: HashMap<String, BTreeMap<String, Arc<Peer>>>,
+    consumers: HashMap<String, Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    message_model: MessageModel,
+    subscriptions: HashMap<String, Arc<SubscriptionData>>,
+    members: BTreeMap<String, Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    peer: Arc<Peer>,
+    /// Of its last heartbeat with subscriptions; 0 in version 1.
+    fingerprint: i32,
+}
+
+/// What a heartbeat has changed.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The members of the groups whose membership or subscriptions changed.
+    pub changed: Vec<Changed>,
+    pub subscription_changed: bool,
+}
+
+/// A group whose members must rebalance.
+#[derive(Debug)]
+pub struct Changed {
+    pub group: String,
+    pub members: Vec<Arc<Peer>>,
+}
+
+impl Clients {
+    /// Takes note of a heartbeat on this connection.
+    pub fn heard(&mut self, heartbeat: &HeartbeatData, peer: &Arc<Peer>) -> Heard {
+        let id = &heartbeat.client_id;
+        for producer in &heartbeat.producer_data_set {
+            let group = self
+                .producers
+                .entry(producer.group_name.clone())
+                .or_default();
+            group.insert(id.clone(), Arc::clone(peer));
+        }
+        let fingerprint = heartbeat.heartbeat_fingerprint;
+        let mut heard = Heard {
+            subscription_changed: fingerprint == 0,
+            ..Heard::default()
+        };
+        for consumer in &heartbeat.consumer_data_set {
+            let group = self
+                .consumers
+                .entry(consumer.group_name.clone())
+                .or_insert_with(|| Group {
+                    message_model: consumer.message_model,
+                    subscriptions: HashMap::new(),
+                    members: BTreeMap::new(),
+                });
+            let member = Member {
+                peer: Arc::clone(peer),
+                fingerprint,
+            };
+            let before = group.members.insert(id.clone(), member);
+            let joined = before
+                .as_ref()
+                .is_none_or(|before| before.peer.id != peer.id);
+            heard.subscription_changed |=
+                before.is_none_or(|before| before.fingerprint != fingerprint);
+            // Without its subscriptions a client says: they are as I said before.
+            let resubscribed = !heartbeat.without_sub && group.subscribe(consumer);
+            if joined || resubscribed {
+                heard.changed.push(group.changed(&consumer.group_name));
+            }
+        }
+        heard
+    }
+
+    /// A client leaves one producer group, one consumer group, or both.
+    pub fn unregister(
+        &mut self,
+        id: &str,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+    ) -> Option<Changed> {
+        if let Some(group) = producer_group
+            && let Some(members) = self.producers.get_mut(group)
+        {
+            members.remove(id);
+            if members.is_empty() {
+                self.producers.remove(group);
+            }
+        }
+        let name = consumer_group?;
+        let group = self.consumers.get_mut(name)?;
+        group.members.remove(id)?;
+        let changed = group.changed(name);
+        if changed.members.is_empty() {
+            self.consumers.remove(name);
+        }
+        Some(changed)
+    }
+
+    /// The connection has ended, and with it its clients.
+    pub fn peer_closed(&mut self, peer: u64) -> Vec<Changed> {
+        self.producers.retain(|_, members| {
+            members.retain(|_, member| member.id != peer);
+            !members.is_empty()
+        });
+        let mut changed = Vec::new();
+        self.consumers.retain(|name, group| {
+            let before = group.members.len();
+            group.members.retain(|_, member| member.peer.id != peer);
+            if group.members.len() != before {
+                changed.push(group.changed(name));
+            }
+            !group.members.is_empty()
+        });
+        changed
+    }
+
+    /// Ids of a consumer group's members, in order.
+    pub fn consumer_ids(&self, group: &str) -> Vec<String> {
+        self.consumers
+            .get(group)
+            .map(|g| g.members.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// `None`: no member of the group is here.
+    pub fn subscription(&self, group: &str, topic: &str) -> Option<Subscribed> {
+        let group = self.consumers.get(group)?;
+        Some(Subscribed {
+            message_model: group.message_model,
+            subscription: group.subscriptions.get(topic).cloned(),
+        })
+    }
+
+    /// Connected members: producers, then consumers.
+    pub fn counts(&self) -> (usize, usize) {
+        let producers = self.producers.values().map(BTreeMap::len).sum();
+        let consumers = self
+            .consumers
+            .values()
+            .map(|group| group.members.len())
+            .sum();
+        (producers, consumers)
+    }
+}
+
+/// What a group has said of one topic.
+#[derive(Debug)]
+pub struct Subscribed {
+    pub message_model: MessageModel,
+    pub subscription: Option<Arc<SubscriptionData>>,
+}
+
+impl Group {
+    /// Takes over what a member subscribes to; `true` when that differs.
+    fn subscribe(&mut self, consumer: &ConsumerData) -> bool {
+        self.message_model = consumer.message_model;
+        let mut changed = false;
+        for new in &consumer.subscription_data_set {
+            let old = self.subscriptions.get(&new.topic);
+            if old.is_none_or(|old| old.sub_version < new.sub_version) {
+                changed |= old.is_none_or(|old| old.sub_string != new.sub_string);
+                self.subscriptions
+                    .insert(new.topic.clone(), Arc::new(new.clone()));
+            }
+        }
+        let topics = self.subscriptions.len();
+        self.subscriptions.retain(|topic, _| {
+            consumer
+                .subscription_data_set
+                .iter()
+                .any(|s| s.topic == *topic)
+        });
+        changed || self.subscriptions.len() != topics
+    }
+
+    fn changed(&self, name: &str) -> Changed {
+        let members = self
+            .members
+            .values()
+            .map(|member| Arc::clone(&member.peer))
+            .collect();
+        Changed {
+            group: name.to_owned(),
+            members,
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The broker's configuration: one YAML file. Unknown keys are errors that name key and line.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use protocol::topic::validate_topic;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    pub cluster: String,
+    /// Name of the broker group, on the wire and in the store.
+    pub broker: String,
+    pub data_dir: PathBuf,
+    pub listen: Listen,
+    /// `host:port` that clients are told to connect to.
+    pub advertise: String,
+    /// Address that stands in every record and message id.
+    pub store_host: SocketAddr,
+    #[serde(default)]
+    pub name_servers: Vec<String>,
+    #[serde(default)]
+    pub flush: Flush,
+    /// Create a topic at the first send to it.
+    #[serde(default)]
+    pub auto_create_topics: bool,
+    /// Length of a log segment, fixed when the store is created; absent: by the volume's size.
+    #[serde(default)]
+    pub segment_bytes: Option<u64>,
+    #[serde(default)]
+    pub limits: Limits,
+    /// RocketMQ's own broker properties, as far as they mean something here.
+    #[serde(default)]
+    pub properties: Properties,
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listen {
+    pub remoting: SocketAddr,
+    /// Metrics and probes.
+    pub http: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Flush {
+    /// A send is acknowledged when it is on disk.
+    Sync,
+    /// A send is acknowledged when the kernel has it: it survives the process, not the machine.
+    #[default]
+    Async,
+}
+
+/// The `EndpointSlice` that the broker points at itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubernetes {
+    pub namespace: String,
+    pub endpoint_slice: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub idle_seconds_max: u64,
+    /// From a frame's first byte to its last.
+    pub frame_seconds_max: u64,
+    /// Bytes that may wait until a client reads them.
+    pub write_bytes_max: usize,
+    /// Sends that may wait for the log.
+    pub append_queue_max: usize,
+    /// Pulls that may be held until a message arrives.
+    pub held_pulls_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let net = net::Limits::default();
+        Self {
+            connections_max: net.connections_max,
+            connections_per_address_max: net.connections_per_address_max,
+            idle_seconds_max: net.idle_max.as_secs(),
+            frame_seconds_max: net.frame_time_max.as_secs(),
+            write_bytes_max: net.write_bytes_max,
+            append_queue_max: 10_000,
+            held_pulls_max: 100_000,
+        }
+    }
+}
+
+impl Limits {
+    pub fn net(&self) -> net::Limits {
+        net::Limits {
+            connections_max: self.connections_max,
+            connections_per_address_max: self.connections_per_address_max,
+            idle_max: Duration::from_secs(self.idle_seconds_max),
+            frame_time_max: Duration::from_secs(self.frame_seconds_max),
+            write_bytes_max: self.write_bytes_max,
+            ..net::Limits::default()
+        }
+    }
+}
+
+/// Keys of `BrokerConfig.java` and `MessageStoreConfig.java`, with their defaults. Values may be
+/// written as texts, as they stand in a properties file.
+#[derive(Debug, Clone)]
+pub struct Properties {
+    /// Queues of a topic that is created by a send.
+    pub default_topic_queue_nums: i32,
+    pub auto_create_subscription_group: bool,
+    /// Bytes of a message body.
+    pub max_message_size: usize,
+    pub long_polling_enable: bool,
+    /// How long a pull is held without long polling, in ms.
+    pub short_polling_time_mills: u64,
+    /// ms
+    pub register_name_server_period: u64,
+    pub region_id: String,
+}
+
+impl Properties {
+    const KEYS: &[&str] = &[
+        "autoCreateSubscriptionGroup",
+        "defaultTopicQueueNums",
+        "longPollingEnable",
+        "maxMessageSize",
+        "regionId",
+        "registerNameServerPeriod",
+        "shortPollingTimeMills",
+    ];
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        fn parse<T: FromStr<Err: Display>>(value: &str, to: &mut T) -> Result<(), String> {
+            *to = value
+                .parse()
+                .map_err(|error| format!("{value:?}: {error}"))?;
+            Ok(())
+        }
+        match key {
+            "autoCreateSubscriptionGroup" => parse(value, &mut self.auto_create_subscription_group),
+            "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
+            "longPollingEnable" => parse(value, &mut self.long_polling_enable),
+            "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "regionId" => parse(value, &mut self.region_id),
+            "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
+            "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
+            _ => Err(format!(
+                "no such property; there are {}",
+                Self::KEYS.join(", ")
+            )),
+        }
+    }
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Self {
+            default_topic_queue_nums: 8,
+            auto_create_subscription_group: true,
+            max_message_size: 4 * 1024 * 1024,
+            long_polling_enable: true,
+            short_polling_time_mills: 1_000,
+            register_name_server_period: 30_000,
+            region_id: "DefaultRegion".to_owned(),
+        }
+    }
+}
+
+/// Why a configuration can't be used; the text names the key, and the line where YAML knows it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration {path} can't be read: {error}")]
+    Read {
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("the configuration {path} is wrong: {error}")]
+    Yaml {
+        path: PathBuf,
+        error: serde_yaml::Error,
+    },
+    #[error("the configuration {path} is wrong: {key}: {reason}")]
+    Value {
+        path: PathBuf,
+        key: &'static str,
+        reason: String,
+    },
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses a configuration; `path` is for the error's text.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = serde_yaml::from_str(text).map_err(|error| ConfigError::Yaml {
+            path: path.to_owned(),
+            error,
+        })?;
+        config.check().map_err(|(key, reason)| ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            reason,
+        })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, name) in [("cluster", &self.cluster), ("broker", &self.broker)] {
+            validate_topic(name).map_err(|error| (key, error.to_string()))?;
+        }
+        let distinct: BTreeSet<&String> = self.name_servers.iter().collect();
+        if distinct.len() != self.name_servers.len() {
+            return Err(("nameServers", "an address stands there twice".into()));
+        }
+        let addresses = std::iter::once(("advertise", &self.advertise)).chain(
+            self.name_servers
+                .iter()
+                .map(|address| ("nameServers", address)),
+        );
+        for (key, address) in addresses {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                return Err((key, format!("{address:?} is no host:port")));
+            }
+        }
+        if self.store_host.ip().is_unspecified() {
+            return Err((
+                "storeHost",
+                format!("{} is no address of a host", self.store_host),
+            ));
+        }
+        let properties = &self.properties;
+        if !(1..=1024).contains(&properties.default_topic_queue_nums) {
+            return Err(("properties.defaultTopicQueueNums", "1 to 1024".into()));
+        }
+        if !(1..=4 * 1024 * 1024).contains(&properties.max_message_size) {
+            return Err(("properties.maxMessageSize", "1 to 4194304 bytes".into()));
+        }
+        if !(1_000..=60_000).contains(&properties.register_name_server_period) {
+            return Err((
+                "properties.registerNameServerPeriod",
+                "1000 to 60000 ms".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads `8` and `"8"` alike.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Bool(bool),
+    Number(u64),
+}
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PropertiesVisitor;
+        impl<'de> Visitor<'de> for PropertiesVisitor {
+            type Value = Properties;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of properties")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
+                let mut properties = Properties::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = match map.next_value::<Scalar>()? {
+                        Scalar::Text(text) => text,
+                        Scalar::Bool(value) => value.to_string(),
+                        Scalar::Number(value) => value.to_string(),
+                    };
+                    let set = properties.set(&key, &value);
+                    set.map_err(|reason| A::Error::custom(format!("{key}: {reason}")))?;
+                }
+                Ok(properties)
+            }
+        }
+        deserializer.deserialize_map(PropertiesVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+cluster: c
+broker: b
+dataDir: /data
+listen: {remoting: '0.0.0.0:10911', http: '0.0.0.0:5557'}
+advertise: broker:10911
+storeHost: 10.0.0.1:10911
+nameServers: [a:9876]
+flush: sync
+properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
+";
+
+    #[test]
+    fn a_configuration_is_read() {
+        let config = Config::parse(GOOD, Path::new("broker.yaml")).expect("good");
+        assert_eq!(config.flush, Flush::Sync);
+        assert_eq!(config.properties.default_topic_queue_nums, 4);
+        assert_eq!(config.properties.max_message_size, 1024);
+        assert!(!config.auto_create_topics && config.properties.long_polling_enable);
+    }
+
+    #[test]
+    fn errors_name_key_and_line() {
+        for (from, to, expect) in [
+            (
+                "flush: sync",
+                "flush: maybe",
+                "flush: unknown variant `maybe`",
+            ),
+            (
+                "flush: sync",
+                "flash: sync",
+                "unknown field `flash`, expected one of",
+            ),
+            ("flush: sync", "flash: sync", "at line 8 column 1"),
+            (
+                "'4'",
+                "'four'",
+                "defaultTopicQueueNums: \"four\": invalid digit",
+            ),
+            ("'4'", "0", "properties.defaultTopicQueueNums: 1 to 1024"),
+            (
+                "maxMessageSize",
+                "maxSize",
+                "maxSize: no such property; there are",
+            ),
+            ("a:9876", "a", "nameServers: \"a\" is no host:port"),
+            (
+                "a:9876",
+                "a:1,a:1",
+                "nameServers: an address stands there twice",
+            ),
+            (
+                "broker: b",
+                "broker: a/b",
+                "broker: The specified topic contains illegal",
+            ),
+            (
+                "10.0.0.1:10911",
+                "0.0.0.0:10911",
+                "storeHost: 0.0.0.0:10911 is no address",
+            ),
+            ("cluster: c\n", "", "missing field `cluster`"),
+        ] {
+            let text = GOOD.replace(from, to);
+            let error = Config::parse(&text, Path::new("broker.yaml"))
+                .expect_err(to)
+                .to_string();
+            assert!(error.contains(expect), "{error:?} does not say {expect:?}");
+            assert!(
+                error.starts_with("the configuration broker.yaml is wrong: "),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the broker counts, under the names and labels of RocketMQ 5
+//! (`BrokerMetricsConstant.java`, `RemotingMetricsConstant.java`, `DefaultStoreMetricsConstant
+//! .java`), with the units that its Prometheus exporter appends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use net::server::Counts;
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use protocol::topic::is_system;
+use protocol::{RequestCode, ResponseCode};
+
+use crate::Broker;
+
+#[derive(Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    messages_in: IntCounterVec,
+    messages_out: IntCounterVec,
+    bytes_in: IntCounterVec,
+    bytes_out: IntCounterVec,
+    latency: HistogramVec,
+    /// By what is measured: see [`Gauges`].
+    gauges: Gauges,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Gauges {
+    connections: IntGaugeVec,
+    storage_size: IntGauge,
+    flush_behind: IntGauge,
+    disk_used: IntGauge,
+    disk_size: IntGauge,
+    held_pulls: IntGauge,
+    append_queue: IntGauge,
+}
+
+/// Bounds of `rocketmq_rpc_latency`, in ms.
+const LATENCY_MS: &[f64] = &[
+    1.0, 3.0, 5.0, 10.0, 100.0, 1_000.0, 3_000.0, 5_000.0, 10_000.0,
+];
+
+impl Metrics {
+    pub fn new(cluster: &str, broker: &str, counts: Arc<Counts>) -> Self {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| {
+            Opts::new(name, help)
+                .const_label("cluster", cluster)
+                .const_label("node_type", "broker")
+                .const_label("node_id", broker)
+        };
+        let counter = |name, help, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(opts(name, help), labels))
+        };
+        let gauge = |name, help| register(&registry, IntGauge::with_opts(opts(name, help)));
+        let topic = ["topic", "is_system"];
+        let group = ["topic", "consumer_group", "is_system"];
+        let latency = HistogramOpts::from(opts(
+            "rocketmq_rpc_latency_milliseconds",
+            "From a request's arrival to its answer",
+        ))
+        .buckets(LATENCY_MS.to_vec());
+        let labels = ["protocol_type", "request_code", "response_code"];
+        let connections = opts("gantry_connections", "What is connected, by kind");
+        Self {
+            messages_in: counter("rocketmq_messages_in_total", "Messages stored", &topic),
+            messages_out: counter("rocketmq_messages_out_total", "Messages delivered", &group),
+            bytes_in: counter(
+                "rocketmq_throughput_in_total",
+                "Bytes of bodies stored",
+                &topic,
+            ),
+            bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
+            latency: register(&registry, HistogramVec::new(latency, &labels)),
+            gauges: Gauges {
+                connections: register(&registry, IntGaugeVec::new(connections, &["kind"])),
+                storage_size: gauge("rocketmq_storage_size_bytes", "Bytes of log kept"),
+                flush_behind: gauge(
+                    "rocketmq_storage_flush_behind_bytes",
+                    "Bytes of log that are not yet on disk",
+                ),
+                disk_used: gauge("gantry_disk_used_bytes", "Used bytes of the data volume"),
+                disk_size: gauge("gantry_disk_size_bytes", "Size of the data volume"),
+                held_pulls: gauge("gantry_held_pulls", "Pulls that wait for a message"),
+                append_queue: gauge(
+                    "gantry_append_queue_messages",
+                    "Sends that wait for the log",
+                ),
+            },
+            registry,
+            counts,
+        }
+    }
+
+    pub(crate) fn message_in(&self, topic: &str, bytes: usize) {
+        let labels = [topic, flag(is_system(topic))];
+        self.messages_in.with_label_values(&labels).inc();
+        self.bytes_in
+            .with_label_values(&labels)
+            .inc_by(bytes as u64);
+    }
+
+    pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
+        if messages > 0 {
+            let labels = [topic, group, flag(is_system(topic))];
+            self.messages_out
+                .with_label_values(&labels)
+                .inc_by(messages as u64);
+            self.bytes_out
+                .with_label_values(&labels)
+                .inc_by(bytes as u64);
+        }
+    }
+
+    pub(crate) fn answered(&self, request: i32, response: i32, after: Duration) {
+        let request = RequestCode::from_number(request).map_or("UNKNOWN", RequestCode::java_name);
+        let response =
+            ResponseCode::from_number(response).map_or("UNKNOWN", ResponseCode::java_name);
+        let labels = ["remoting", request, response];
+        self.latency
+            .with_label_values(&labels)
+            .observe(after.as_secs_f64() * 1_000.0);
+    }
+
+    pub(crate) fn refresh(&self, broker: &Broker) {
+        let status = broker.store.status();
+        let (producers, consumers) = broker.clients().counts();
+        let gauges = &self.gauges;
+        let connections = self.counts.connections.load(Ordering::Relaxed);
+        for (kind, count) in [
+            ("tcp", connections),
+            ("producer", producers),
+            ("consumer", consumers),
+        ] {
+            gauges
+                .connections
+                .with_label_values(&[kind])
+                .set(count as i64);
+        }
+        gauges
+            .storage_size
+            .set((status.confirm - status.log_start) as i64);
+        gauges
+            .flush_behind
+            .set(status.confirm.saturating_sub(status.flushed) as i64);
+        if let Some(volume) = status.volume {
+            gauges.disk_used.set(volume.used_bytes as i64);
+            gauges.disk_size.set(volume.total_bytes as i64);
+        }
+        gauges.held_pulls.set(broker.holds.count() as i64);
+        gauges.append_queue.set(status.append_queue_messages as i64);
+    }
+}
+
+fn flag(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = collector.expect("invariant: names and labels are legal");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("invariant: each name once");
+    collector
+}

@@ -1,0 +1,244 @@
+//! The process: opens the store, rebuilds the tables, opens the ports; and the way back.
+//!
+//! A stop is in order: no new connection, the name servers told, held pulls answered, what waits
+//! for the log written, the store closed. All of it within [`STOP_MAX`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use net::http;
+use net::server::Counts;
+use prometheus::Registry;
+use protocol::record::Record;
+use protocol::topic::STATE_TOPIC;
+use store::{OpenError, ReadError, ReadLimits, ReadStatus, Store, Wait, state};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clients::Clients;
+use crate::hold::{self, Holds};
+use crate::metrics::Metrics;
+use crate::register::{self, Registration};
+use crate::tables::{Change, Tables};
+use crate::{Broker, Config, config, endpoint};
+
+pub const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Consumer offsets are written once a tick.
+const OFFSETS_TICK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the store {dir} can't be opened: {error}")]
+    Store {
+        dir: std::path::PathBuf,
+        error: OpenError,
+    },
+    #[error("the broker's state can't be read: {0}")]
+    State(String),
+    #[error("the port {address} can't be opened: {error}")]
+    Port {
+        address: SocketAddr,
+        error: std::io::Error,
+    },
+    #[error("{0}")]
+    Kubernetes(&'static str),
+}
+
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    since.as_millis() as i64
+}
+
+/// Serves until `stop`; `started` is told once the ports are open.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    started: impl FnOnce() + Send,
+) -> Result<(), RunError> {
+    let place = place(&config)?;
+    let bind = |address| async move {
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| RunError::Port { address, error })
+    };
+    let remoting = bind(config.listen.remoting).await?;
+    let pages = bind(config.listen.http).await?;
+    let counts = Arc::<Counts>::default();
+    let opening = (config.clone(), Arc::clone(&counts));
+    let broker = tokio::task::spawn_blocking(move || open(opening.0, opening.1))
+        .await
+        .map_err(|error| RunError::State(error.to_string()))??;
+    let broker = Arc::new(broker);
+    let epoch = broker.store.status().epoch;
+    tracing::info!(broker = config.broker, remoting = %config.listen.remoting, epoch, "started");
+    let mut loops = JoinSet::new();
+    // The pages outlive the rest, so that a probe can see a broker that stops.
+    let pages_stop = CancellationToken::new();
+    loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
+    loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(write_offsets(Arc::clone(&broker), stop.clone()));
+    for index in 0..config.name_servers.len() {
+        loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
+    }
+    if let Some((kubernetes, pod_ip)) = place {
+        let port = config.listen.remoting.port();
+        let place = endpoint::Place {
+            pod_ip,
+            port,
+            epoch,
+        };
+        loops.spawn(endpoint::run(kubernetes, place, stop.clone()));
+    }
+    started();
+    let limits = config.limits.net();
+    net::server::serve(remoting, Arc::clone(&broker), limits, counts, stop).await;
+    pages_stop.cancel();
+    if tokio::time::timeout(STOP_MAX / 2, loops.join_all())
+        .await
+        .is_err()
+    {
+        tracing::warn!("background loops did not end in time");
+    }
+    let closing = Arc::clone(&broker);
+    let closed = tokio::task::spawn_blocking(move || closing.store.close()).await;
+    if let Err(error) = closed {
+        return Err(RunError::State(error.to_string()));
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// On Kubernetes: the slice to write and this pod's address.
+fn place(config: &Config) -> Result<Option<(config::Kubernetes, IpAddr)>, RunError> {
+    let Some(kubernetes) = config.kubernetes.clone() else {
+        return Ok(None);
+    };
+    let pod_ip = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
+    let pod_ip = pod_ip.ok_or(RunError::Kubernetes(
+        "kubernetes.endpointSlice is set, but POD_IP holds no address",
+    ))?;
+    Ok(Some((kubernetes, pod_ip)))
+}
+
+fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
+    let holds = Arc::new(Holds::new(config.limits.held_pulls_max));
+    let arrived = Arc::clone(&holds);
+    let options = store::Options {
+        flush: match config.flush {
+            config::Flush::Sync => store::Flush::Sync,
+            config::Flush::Async => store::Flush::Async,
+        },
+        segment_bytes: config.segment_bytes,
+        append_queue_max: config.limits.append_queue_max,
+        ..store::Options::new(&config.cluster, &config.broker, config.store_host, unix_ms)
+    };
+    let store = Store::open(
+        &config.data_dir,
+        options,
+        Box::new(move |arrivals| arrived.arrived(arrivals)),
+    )
+    .map_err(|error| RunError::Store {
+        dir: config.data_dir.clone(),
+        error,
+    })?;
+    let queues = config.properties.default_topic_queue_nums;
+    let auto_create = config.auto_create_topics.then_some(queues);
+    let tables = replay(&store, &config.cluster, &config.broker, auto_create)?;
+    let memory = rustix::system::sysinfo();
+    Ok(Broker {
+        store,
+        tables: RwLock::new(tables),
+        clients: Mutex::new(Clients::default()),
+        holds,
+        metrics: Metrics::new(&config.cluster, &config.broker, counts),
+        registration: Arc::new(Registration::new(config.name_servers.len())),
+        offsets_dirty: Notify::new(),
+        memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
+        config,
+    })
+}
+
+/// Rebuilds the tables from the state records of the log.
+pub fn replay(
+    store: &Store,
+    cluster: &str,
+    broker: &str,
+    auto_create_queues: Option<i32>,
+) -> Result<Tables, RunError> {
+    let mut tables = Tables::new(cluster, broker, store.status().epoch, auto_create_queues);
+    let limits = ReadLimits {
+        messages_max: 1_024,
+        bytes_max: 4 << 20,
+        scan_max: 1_024,
+    };
+    let mut from = store.range(STATE_TOPIC, 0).unwrap_or_default().min;
+    let broken = |error: &dyn std::fmt::Display| RunError::State(error.to_string());
+    loop {
+        let read = store
+            .read(STATE_TOPIC, 0, from, &limits, &mut |_| true, Wait::ForDisk)
+            .map_err(|error: ReadError| broken(&error))?;
+        if read.status != ReadStatus::Found {
+            return Ok(tables);
+        }
+        for bytes in &read.records {
+            let record = Record::decode(bytes).map_err(|error| broken(&error))?;
+            for entry in state::decode(record.body).map_err(|error| broken(&error))? {
+                if let Some(change) = Change::decode(entry).map_err(|error| broken(&error))? {
+                    tables.apply(change, record.store_ms);
+                }
+            }
+        }
+        from = read.next;
+    }
+}
+
+/// Writes the consumer offsets that changed, once a tick, and what is left at the stop.
+async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = broker.offsets_dirty.notified() => {}
+            () = stop.cancelled() => {}
+        }
+        let tick = tokio::time::sleep(OFFSETS_TICK);
+        let stopping = tokio::select! {
+            () = tick => false,
+            () = stop.cancelled() => true,
+        };
+        let offsets = broker.tables_mut().take_dirty_offsets();
+        if !offsets.is_empty() {
+            // They count already: to apply them again at the commit could undo newer ones.
+            let (kind, payload) = Change::Offsets(offsets).encode();
+            broker.write(kind, &payload, |written| {
+                if let Err(refusal) = written {
+                    tracing::warn!(%refusal, "consumer offsets not written");
+                }
+            });
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+impl http::Pages for Broker {
+    fn registry(&self) -> &Registry {
+        &self.metrics.registry
+    }
+
+    fn refresh(&self) {
+        self.metrics.refresh(self);
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.store.status().failed {
+            return Err("a write to the disk has failed".to_owned());
+        }
+        self.registration.ready()
+    }
+}

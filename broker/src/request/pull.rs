@@ -1,0 +1,278 @@
+//! `PULL_MESSAGE`: check, read, answer; or hold until a message arrives
+//! (`PullMessageProcessor.java`, `DefaultPullMessageResultHandler.java`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use net::Peer;
+use protocol::body::{MessageModel, SubscriptionData, SubscriptionGroupConfig, TopicConfig};
+use protocol::header::{PullFlags, PullMessage, PullMessageAnswer};
+use protocol::{Frame, Header as _, Refusal, ResponseCode, properties};
+use store::{Read, ReadLimits, ReadStatus, Wait};
+
+use super::Answer;
+use crate::Broker;
+use crate::hold::Held;
+use crate::tables::Offset;
+
+/// Of one answer; at least one message always goes.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+const ANSWER_MESSAGES_MAX: usize = 32;
+/// Queue entries that one pull may look at: Java's `maxFilterMessageSize` of 16,000 bytes.
+const SCAN_MAX: usize = 800;
+const HOLD_MAX: Duration = Duration::from_mins(2);
+
+/// Which messages of a queue a pull wants.
+#[derive(Debug, Clone)]
+pub struct Filter(Arc<SubscriptionData>);
+
+impl Filter {
+    pub fn wants(&self, tags_code: i64) -> bool {
+        self.0.wants(tags_code)
+    }
+}
+
+pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
+    let header = PullMessage::read(&request.fields)?;
+    let flags = PullFlags(header.sys_flag);
+    let group = readable_group(broker, &header.group)?;
+    readable_topic(broker, &header)?;
+    let filter = filter(broker, &header, flags, &group)?;
+    if flags.commit() && header.commit_offset >= 0 {
+        broker.commit_offset(Offset {
+            topic: header.topic.clone(),
+            group: header.group.clone(),
+            queue: header.queue,
+            offset: header.commit_offset,
+        });
+    }
+    let properties = &broker.config.properties;
+    let hold = if !flags.suspend() {
+        Duration::ZERO
+    } else if properties.long_polling_enable {
+        Duration::from_millis(header.suspend_ms.max(0) as u64).min(HOLD_MAX)
+    } else {
+        Duration::from_millis(properties.short_polling_time_mills)
+    };
+    let deadline = tokio::time::Instant::now() + hold;
+    let request = request.clone();
+    let held = Held {
+        request,
+        header,
+        filter,
+        peer: Arc::clone(peer),
+        deadline,
+    };
+    look_again(broker, held, hold > Duration::ZERO);
+    Ok(None)
+}
+
+/// Reads and answers, or lets the pull wait where it may. A read that needs the disk goes on
+/// off the async threads.
+pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
+    let received = Instant::now();
+    match read(broker, &held, Wait::Never) {
+        Ok(Read {
+            status: ReadStatus::WouldBlock,
+            ..
+        }) => {
+            let broker = Arc::clone(broker);
+            tokio::task::spawn_blocking(move || {
+                let read = read(&broker, &held, Wait::ForDisk);
+                finish(&broker, held, read, may_wait, received);
+            });
+        }
+        result => finish(broker, held, result, may_wait, received),
+    }
+}
+
+fn read(broker: &Broker, held: &Held, wait: Wait) -> Result<Read, Refusal> {
+    let header = &held.header;
+    let wanted = usize::try_from(header.messages_max).unwrap_or(0);
+    let limits = ReadLimits {
+        messages_max: wanted.clamp(1, ANSWER_MESSAGES_MAX),
+        bytes_max: ANSWER_BYTES_MAX,
+        scan_max: SCAN_MAX.max(wanted),
+    };
+    let wants = &mut |tags_code| held.filter.wants(tags_code);
+    broker
+        .store
+        .read(
+            &header.topic,
+            header.queue,
+            header.offset,
+            &limits,
+            wants,
+            wait,
+        )
+        .map_err(|error| {
+            tracing::error!(topic = header.topic, queue = header.queue, %error, "can't be read");
+            Refusal::new(ResponseCode::SystemError, error.to_string())
+        })
+}
+
+fn finish(
+    broker: &Arc<Broker>,
+    held: Held,
+    read: Result<Read, Refusal>,
+    may_wait: bool,
+    received: Instant,
+) {
+    let read = match read {
+        Ok(read) => read,
+        Err(refusal) => {
+            let answer = refusal.answer(&held.request);
+            return broker.reply(&held.request, &answer, &held.peer, received);
+        }
+    };
+    let (code, remark) = code(read.status, held.header.offset);
+    if code != ResponseCode::PullNotFound || !may_wait {
+        return answer(broker, &held, &read, code, remark, received);
+    }
+    let (topic, queue) = (held.header.topic.clone(), held.header.queue);
+    let end = || broker.store.range(&topic, queue).unwrap_or_default().max;
+    if let Err(held) = broker.holds.hold(held, end) {
+        // No place to wait: the client asks again.
+        answer(broker, &held, &read, code, remark, received);
+    }
+}
+
+fn answer(
+    broker: &Broker,
+    held: &Held,
+    read: &Read,
+    code: ResponseCode,
+    remark: &str,
+    received: Instant,
+) {
+    let answer = held
+        .request
+        .answer(code)
+        .with_remark(remark)
+        .with_header(&PullMessageAnswer {
+            suggested_broker: 0,
+            next_offset: read.next,
+            min_offset: read.min,
+            max_offset: read.max,
+            topic_sys_flag: Some(0),
+            group_sys_flag: Some(0),
+        });
+    let header = &held.header;
+    let bytes = read.records.iter().map(bytes::Bytes::len).sum();
+    broker
+        .metrics
+        .messages_out(&header.topic, &header.group, read.records.len(), bytes);
+    broker.reply_parts(&held.request, &answer, &read.records, &held.peer, received);
+}
+
+/// The code and the remark for what a read found (`GetMessageStatus.java`).
+fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
+    use ResponseCode::{PullNotFound, PullOffsetMoved, PullRetryImmediately, Success};
+    let nothing_here = if offset == 0 {
+        PullNotFound
+    } else {
+        PullOffsetMoved
+    };
+    match status {
+        ReadStatus::Found => (Success, "FOUND"),
+        ReadStatus::NoMatch => (PullRetryImmediately, "NO_MATCHED_MESSAGE"),
+        ReadStatus::NoQueue => (nothing_here, "NO_MATCHED_LOGIC_QUEUE"),
+        ReadStatus::Empty => (nothing_here, "NO_MESSAGE_IN_QUEUE"),
+        ReadStatus::OverflowOne => (PullNotFound, "OFFSET_OVERFLOW_ONE"),
+        ReadStatus::OverflowBadly => (PullOffsetMoved, "OFFSET_OVERFLOW_BADLY"),
+        ReadStatus::TooSmall => (PullOffsetMoved, "OFFSET_TOO_SMALL"),
+        // Never after a read that waits for the disk; the client tries again.
+        ReadStatus::WouldBlock => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
+    }
+}
+
+fn readable_group(broker: &Arc<Broker>, name: &str) -> Result<SubscriptionGroupConfig, Refusal> {
+    let group = broker.group_or_create(name).ok_or_else(|| {
+        let remark = format!("subscription group [{name}] does not exist");
+        Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
+    })?;
+    if !group.consume_enable {
+        let remark = format!("subscription group no permission, {name}");
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
+    }
+    Ok(group)
+}
+
+fn readable_topic(broker: &Broker, header: &PullMessage) -> Result<Arc<TopicConfig>, Refusal> {
+    let topic = broker.tables().topic(&header.topic).ok_or_else(|| {
+        let remark = format!("topic[{}] not exist, apply first please!", header.topic);
+        Refusal::new(ResponseCode::TopicNotExist, remark)
+    })?;
+    if !topic.readable() {
+        let remark = format!("the topic[{}] pulling message is forbidden", header.topic);
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
+    }
+    if header.queue < 0 || header.queue >= topic.read_queue_nums {
+        let remark = format!(
+            "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}]",
+            header.queue, header.topic, topic.read_queue_nums
+        );
+        return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
+    }
+    Ok(topic)
+}
+
+/// What the pull wants: as it says itself, or as its group has said by heartbeat.
+fn filter(
+    broker: &Broker,
+    header: &PullMessage,
+    flags: PullFlags,
+    group: &SubscriptionGroupConfig,
+) -> Result<Filter, Refusal> {
+    let refuse = |code, remark: &str| Err(Refusal::new(code, remark));
+    let parse_failed = "parse the consumer's subscription failed";
+    if flags.subscription() {
+        only_tags(header.expression_type.as_deref())?;
+        let expression = header.subscription.as_deref().unwrap_or_default();
+        let parsed = SubscriptionData::of_tags(&header.topic, expression, properties::java_hash);
+        return match parsed {
+            Some(subscription) => Ok(Filter(Arc::new(subscription))),
+            None => refuse(ResponseCode::SubscriptionParseFailed, parse_failed),
+        };
+    }
+    let Some(subscribed) = broker.clients().subscription(&header.group, &header.topic) else {
+        return refuse(
+            ResponseCode::SubscriptionNotExist,
+            "the consumer's group info not exist, see \
+             https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
+        );
+    };
+    if !group.consume_broadcast_enable && subscribed.message_model == MessageModel::Broadcasting {
+        let remark = format!(
+            "the consumer group[{}] can not consume by broadcast way",
+            header.group
+        );
+        return refuse(ResponseCode::NoPermission, &remark);
+    }
+    let Some(subscription) = subscribed.subscription else {
+        return refuse(
+            ResponseCode::SubscriptionNotExist,
+            "the consumer's subscription not exist, see \
+             https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
+        );
+    };
+    if subscription.sub_version < header.sub_version {
+        return refuse(
+            ResponseCode::SubscriptionNotLatest,
+            "the consumer's subscription not latest",
+        );
+    }
+    only_tags(subscription.expression_type.as_deref())?;
+    Ok(Filter(subscription))
+}
+
+/// As a Java broker without `enablePropertyFilter` answers.
+fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
+    match expression_type {
+        None | Some("" | "TAG") => Ok(()),
+        Some(other) => Err(Refusal::new(
+            ResponseCode::SystemError,
+            format!("The broker does not support consumer to filter message by {other}"),
+        )),
+    }
+}
