@@ -72,7 +72,7 @@ pub async fn renew(lab: &mut Lab) -> anyhow::Result<()> {
 /// Everything that passed between the client, the broker and the name server.
 async fn capture(lab: &mut Lab, encoding: Encoding) -> anyhow::Result<Vec<Passed>> {
     const CAPTURE_SECONDS_MAX: u64 = 120;
-    const REGISTER_AGAIN_SECONDS_MAX: u64 = 40;
+    const REGISTER_AGAIN_SECONDS_MAX: u64 = 90;
     let jars = lab.jars().await?;
     let names = server::start_name_server(
         &jars,

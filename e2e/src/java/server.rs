@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::jars::{ClassPath, Jars};
 use crate::process::{Process, free_ports, local};
 
-const START_SECONDS_MAX: u64 = 60;
+const START_SECONDS_MAX: u64 = 120;
 
 #[derive(Debug)]
 pub struct NameServer {
