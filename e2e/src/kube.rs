@@ -64,13 +64,21 @@ impl Lab {
         let dir = tempfile::tempdir()?;
         let clients = Clients::new(Jars::ready().await?);
         kubectl.ok(&["create", "namespace", &namespace]).await?;
-        Ok(Self { options, kubectl, clients, is_ready: false, dir })
+        Ok(Self {
+            options,
+            kubectl,
+            clients,
+            is_ready: false,
+            dir,
+        })
     }
 
     /// Takes the namespace away with all that is in it.
     pub async fn clean(self) -> anyhow::Result<()> {
         let namespace = self.kubectl.namespace.clone();
-        self.kubectl.ok(&["delete", "namespace", &namespace, "--timeout=120s"]).await?;
+        self.kubectl
+            .ok(&["delete", "namespace", &namespace, "--timeout=120s"])
+            .await?;
         Ok(())
     }
 
@@ -89,13 +97,27 @@ type Row = (&'static str, fn(&mut Lab) -> Running<'_>);
 
 pub fn tests() -> Vec<Test<Lab>> {
     let rows: Vec<Row> = vec![
-        ("accepted_resources_are_accepted", |lab| Box::pin(resources::accepted(lab))),
-        ("refused_resources_get_their_exact_message", |lab| Box::pin(resources::refused(lab))),
-        ("three_resources_become_ready", |lab| Box::pin(cluster::become_ready(lab))),
-        ("events_tell_of_readiness", |lab| Box::pin(cluster::events(lab))),
-        ("a_group_has_volume_and_stable_address", |lab| Box::pin(cluster::addresses(lab))),
-        ("metrics_and_probes_are_served_by_every_pod", |lab| Box::pin(cluster::pages(lab))),
-        ("messages_outlive_pod_and_node", |lab| Box::pin(messages::outlive_pod_and_node(lab))),
+        ("accepted_resources_are_accepted", |lab| {
+            Box::pin(resources::accepted(lab))
+        }),
+        ("refused_resources_get_their_exact_message", |lab| {
+            Box::pin(resources::refused(lab))
+        }),
+        ("three_resources_become_ready", |lab| {
+            Box::pin(cluster::become_ready(lab))
+        }),
+        ("events_tell_of_readiness", |lab| {
+            Box::pin(cluster::events(lab))
+        }),
+        ("a_group_has_volume_and_stable_address", |lab| {
+            Box::pin(cluster::addresses(lab))
+        }),
+        ("metrics_and_probes_are_served_by_every_pod", |lab| {
+            Box::pin(cluster::pages(lab))
+        }),
+        ("messages_outlive_pod_and_node", |lab| {
+            Box::pin(messages::outlive_pod_and_node(lab))
+        }),
     ];
     let test = |(name, run): Row| Test {
         name: format!("kube::{name}"),

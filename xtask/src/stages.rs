@@ -84,8 +84,12 @@ pub(crate) fn tidy(place: &Place, report: &mut Report) {
 pub(crate) fn host(place: &Place, report: &mut Report, filter: &[&str], size: Size) {
     report.stage("java", &["build"], |_| prepare(place));
     report.stage("host", &["java"], |tally| {
-        let words = [&["host", "--size", size.word()], filter].concat();
-        run_lines(&mut harness(place, &words), |line| tally.line(line))
+        for seed in 1..=size.seeds() {
+            let seed = seed.to_string();
+            let words = [&["host", "--seed", &seed], filter].concat();
+            run_lines(&mut harness(place, &words), |line| tally.line(line))?;
+        }
+        Ok(())
     });
 }
 
@@ -107,13 +111,14 @@ pub(crate) fn on_cluster(place: &Place, report: &mut Report, compiling: Result<C
     report.stage("kube", &["cluster", "java"], |tally| {
         let kubeconfig = cluster::kubeconfig(place);
         let kubeconfig = kubeconfig.to_string_lossy();
+        let messages = size.messages().to_string();
         let words = [
             "kube",
-            "--size",
-            size.word(),
+            "--local",
             "--kubeconfig",
             &kubeconfig,
-            "--local",
+            "--messages",
+            &messages,
         ];
         run_lines(&mut harness(place, &words), |line| tally.line(line))
     });
@@ -166,6 +171,22 @@ impl Size {
         match self {
             Size::Test => "test",
             Size::Verify => "verify",
+        }
+    }
+
+    /// Runs of the tests on this machine, each with other random numbers.
+    fn seeds(self) -> u32 {
+        match self {
+            Size::Test => 1,
+            Size::Verify => 10,
+        }
+    }
+
+    /// Messages that outlive a node on the cluster.
+    fn messages(self) -> u32 {
+        match self {
+            Size::Test => 10_000,
+            Size::Verify => 200_000,
         }
     }
 }

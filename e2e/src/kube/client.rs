@@ -29,13 +29,19 @@ impl Clients {
 
     /// Starts one that does not live on `node`.
     pub async fn start(&self, node: &str, dir: &Path) -> anyhow::Result<Driver> {
-        let home = tempfile::Builder::new().prefix("jvm-").tempdir_in(dir)?.keep();
+        let home = tempfile::Builder::new()
+            .prefix("jvm-")
+            .tempdir_in(dir)?
+            .keep();
         let class_path = self.jars.class_path(ClassPath::Client5);
         let mut java = java::command(&class_path, &home, HEAP_MIB);
         java.arg("dev.gantry.e2e.Driver");
         let log = home.join("driver.log");
         let mut command = in_node(other_than(node), &java);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log)?);
         Driver::over(&mut command, "the driver in the cluster", &log).await
     }
 }
@@ -44,7 +50,10 @@ impl Clients {
 fn in_node(node: u32, program: &Command) -> Command {
     let program = program.as_std();
     let mut command = Command::new(tool());
-    command.args(["net", &node.to_string()]).arg(program.get_program()).args(program.get_args());
+    command
+        .args(["net", &node.to_string()])
+        .arg(program.get_program())
+        .args(program.get_args());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -61,5 +70,7 @@ pub fn tool() -> PathBuf {
 
 /// A node of the local cluster that is not called `node`.
 fn other_than(node: &str) -> u32 {
-    (1..=NODES).find(|k| format!("node{k}") != node).unwrap_or(1)
+    (1..=NODES)
+        .find(|k| format!("node{k}") != node)
+        .unwrap_or(1)
 }

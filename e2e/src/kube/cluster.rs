@@ -22,7 +22,11 @@ const NAME_SERVERS: &str = "--selector=app.kubernetes.io/component=namesrv";
 const EVENT_WAIT: Duration = Duration::from_secs(20);
 
 /// The resources of this stage, by kind and name.
-const RESOURCES: [&str; 3] = ["brokercluster/shop", "topic/orders", "consumergroup/packers"];
+const RESOURCES: [&str; 3] = [
+    "brokercluster/shop",
+    "topic/orders",
+    "consumergroup/packers",
+];
 
 /// Metrics that every broker must have, under the names of RocketMQ 5.
 const BROKER_METRICS: [&str; 6] = [
@@ -43,7 +47,9 @@ pub async fn ready(lab: &mut Lab) -> anyhow::Result<()> {
     if lab.is_ready {
         return Ok(());
     }
-    lab.kubectl.apply(&Path::new(env!("CARGO_MANIFEST_DIR")).join("resources/shop.yaml")).await?;
+    lab.kubectl
+        .apply(&Path::new(env!("CARGO_MANIFEST_DIR")).join("resources/shop.yaml"))
+        .await?;
     for resource in RESOURCES {
         wait_ready(&lab.kubectl, resource).await?;
     }
@@ -53,7 +59,9 @@ pub async fn ready(lab: &mut Lab) -> anyhow::Result<()> {
 
 pub async fn wait_ready(kubectl: &Kubectl, resource: &str) -> anyhow::Result<()> {
     let timeout = format!("--timeout={}s", READY.as_secs());
-    let waited = kubectl.ok(&["wait", "--for=condition=Ready", resource, &timeout]).await;
+    let waited = kubectl
+        .ok(&["wait", "--for=condition=Ready", resource, &timeout])
+        .await;
     if let Err(error) = waited {
         let conditions = kubectl.value(resource, ".status.conditions").await?;
         return Err(error.context(format!("{resource} says {conditions}")));
@@ -64,38 +72,64 @@ pub async fn wait_ready(kubectl: &Kubectl, resource: &str) -> anyhow::Result<()>
 pub async fn events(lab: &mut Lab) -> anyhow::Result<()> {
     ready(lab).await?;
     let kubectl = &lab.kubectl;
-    until("an event of reason Ready for each resource", EVENT_WAIT, async || {
-        let events = kubectl.items(&["get", "events"]).await?;
-        for resource in RESOURCES {
-            let (kind, name) = resource.split_once('/').context("kind/name")?;
-            let told = events.iter().any(|event| {
-                text(event, "/reason") == "Ready"
-                    && text(event, "/involvedObject/name") == name
-                    && text(event, "/involvedObject/kind").eq_ignore_ascii_case(kind)
-            });
-            ensure!(told, "no event of reason Ready for {resource}");
-        }
-        Ok(())
-    })
+    until(
+        "an event of reason Ready for each resource",
+        EVENT_WAIT,
+        async || {
+            let events = kubectl.items(&["get", "events"]).await?;
+            for resource in RESOURCES {
+                let (kind, name) = resource.split_once('/').context("kind/name")?;
+                let told = events.iter().any(|event| {
+                    text(event, "/reason") == "Ready"
+                        && text(event, "/involvedObject/name") == name
+                        && text(event, "/involvedObject/kind").eq_ignore_ascii_case(kind)
+                });
+                ensure!(told, "no event of reason Ready for {resource}");
+            }
+            Ok(())
+        },
+    )
     .await
 }
 
 /// Each group has a bound volume, and a Service without selector whose one endpoint is its pod.
 pub async fn addresses(lab: &mut Lab) -> anyhow::Result<()> {
     ready(lab).await?;
-    let claims = lab.kubectl.items(&["get", "persistentvolumeclaims", BROKERS]).await?;
-    let bound = claims.iter().filter(|claim| text(claim, "/status/phase") == "Bound");
-    ensure!(bound.count() == GROUPS, "not {GROUPS} bound volumes: {claims:?}");
+    let claims = lab
+        .kubectl
+        .items(&["get", "persistentvolumeclaims", BROKERS])
+        .await?;
+    let bound = claims
+        .iter()
+        .filter(|claim| text(claim, "/status/phase") == "Bound");
+    ensure!(
+        bound.count() == GROUPS,
+        "not {GROUPS} bound volumes: {claims:?}"
+    );
     for pod in lab.kubectl.items(&["get", "pods", BROKERS]).await? {
         let group = group_of(&pod)?;
-        let service = lab.kubectl.json(&["get", "service", &format!("{group}-rw")]).await?;
-        ensure!(service["spec"]["selector"].is_null(), "{group}-rw has a selector");
+        let service = lab
+            .kubectl
+            .json(&["get", "service", &format!("{group}-rw")])
+            .await?;
+        ensure!(
+            service["spec"]["selector"].is_null(),
+            "{group}-rw has a selector"
+        );
         let selector = format!("--selector=kubernetes.io/service-name={group}-rw");
-        let slices = lab.kubectl.items(&["get", "endpointslices", &selector]).await?;
-        let [slice] = slices.as_slice() else { bail!("not one slice for {group}-rw: {slices:?}") };
+        let slices = lab
+            .kubectl
+            .items(&["get", "endpointslices", &selector])
+            .await?;
+        let [slice] = slices.as_slice() else {
+            bail!("not one slice for {group}-rw: {slices:?}")
+        };
         let endpoint = text(slice, "/endpoints/0/addresses/0");
         let address = text(&pod, "/status/podIP");
-        ensure!(endpoint == address, "{group}-rw leads to {endpoint}, its broker is {address}");
+        ensure!(
+            endpoint == address,
+            "{group}-rw leads to {endpoint}, its broker is {address}"
+        );
     }
     Ok(())
 }
@@ -111,7 +145,10 @@ pub async fn pages(lab: &mut Lab) -> anyhow::Result<()> {
         lab.kubectl.page(pod, PAGES_PORT, "/livez").await?;
         lab.kubectl.page(pod, PAGES_PORT, "/readyz").await?;
         let metrics = lab.kubectl.page(pod, PAGES_PORT, "/metrics").await?;
-        ensure!(metrics.lines().any(|l| l.starts_with("# TYPE ")), "{pod} has no metric");
+        ensure!(
+            metrics.lines().any(|l| l.starts_with("# TYPE ")),
+            "{pod} has no metric"
+        );
         if brokers.contains(pod) {
             let has = |name: &str| metrics.lines().any(|line| line.starts_with(name));
             let missing: Vec<_> = BROKER_METRICS.iter().filter(|name| !has(name)).collect();
@@ -128,11 +165,17 @@ pub async fn sum_over_brokers(kubectl: &Kubectl, metric: &str, topic: &str) -> a
         let page = kubectl.page(&pod, PAGES_PORT, "/metrics").await?;
         let label = format!("topic=\"{topic}\"");
         let samples = page.lines().filter(|line| {
-            let named = line.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{'));
+            let named = line
+                .strip_prefix(metric)
+                .is_some_and(|rest| rest.starts_with('{'));
             named && line.contains(&label)
         });
         for sample in samples {
-            sum += sample.rsplit(' ').next().context("a sample has a value")?.parse::<f64>()?;
+            sum += sample
+                .rsplit(' ')
+                .next()
+                .context("a sample has a value")?
+                .parse::<f64>()?;
         }
     }
     Ok(sum)
@@ -160,11 +203,16 @@ pub async fn cluster_ips(kubectl: &Kubectl) -> anyhow::Result<BTreeSet<String>> 
 
 async fn pods(kubectl: &Kubectl, selector: &str) -> anyhow::Result<Vec<String>> {
     let pods = kubectl.items(&["get", "pods", selector]).await?;
-    Ok(pods.iter().map(|pod| text(pod, "/metadata/name").to_owned()).collect())
+    Ok(pods
+        .iter()
+        .map(|pod| text(pod, "/metadata/name").to_owned())
+        .collect())
 }
 
 /// `shop-broker-0` of the pod `shop-broker-0-0`.
 fn group_of(pod: &Value) -> anyhow::Result<&str> {
-    let (group, _) = text(pod, "/metadata/name").rsplit_once('-').context("a pod has an ordinal")?;
+    let (group, _) = text(pod, "/metadata/name")
+        .rsplit_once('-')
+        .context("a pod has an ordinal")?;
     Ok(group)
 }

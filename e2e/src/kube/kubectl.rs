@@ -25,10 +25,18 @@ pub struct Kubectl {
 impl Kubectl {
     pub fn new(kubeconfig: &Path, namespace: &str) -> anyhow::Result<Self> {
         let cached = cache_dir()?.join("cluster/bin/kubectl");
-        let program = if cached.exists() { cached.into() } else { "kubectl".into() };
+        let program = if cached.exists() {
+            cached.into()
+        } else {
+            "kubectl".into()
+        };
         let kubeconfig = kubeconfig.canonicalize();
         let kubeconfig = kubeconfig.context("the kubeconfig")?;
-        Ok(Self { program, kubeconfig, namespace: namespace.to_owned() })
+        Ok(Self {
+            program,
+            kubeconfig,
+            namespace: namespace.to_owned(),
+        })
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
@@ -40,7 +48,11 @@ impl Kubectl {
 
     /// Runs to a good end and gives the output.
     pub async fn ok(&self, words: &[&str]) -> anyhow::Result<String> {
-        Ok(run_ok(self.command(words), Duration::from_secs(CALL_SECONDS_MAX)).await?.stdout)
+        Ok(
+            run_ok(self.command(words), Duration::from_secs(CALL_SECONDS_MAX))
+                .await?
+                .stdout,
+        )
     }
 
     /// Runs to any end.
@@ -62,12 +74,14 @@ impl Kubectl {
 
     /// One value by its JSON path, as text.
     pub async fn value(&self, resource: &str, path: &str) -> anyhow::Result<String> {
-        self.ok(&["get", resource, &format!("--output=jsonpath={{{path}}}")]).await
+        self.ok(&["get", resource, &format!("--output=jsonpath={{{path}}}")])
+            .await
     }
 
     /// Applies a document from the standard input, in the run's namespace.
     pub async fn apply(&self, file: &Path) -> anyhow::Result<()> {
-        self.ok(&["apply", "--filename", &file.to_string_lossy()]).await?;
+        self.ok(&["apply", "--filename", &file.to_string_lossy()])
+            .await?;
         Ok(())
     }
 
@@ -81,5 +95,8 @@ impl Kubectl {
 
 /// Text at a JSON pointer, or nothing.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }

@@ -21,7 +21,7 @@ use crate::record::{self, Record};
 use crate::runner::until;
 
 const CONSUMERS: &str = "packers";
-const TOOL: Duration = Duration::from_secs(60);
+const TOOL: Duration = Duration::from_mins(1);
 /// The node's silence is noticed after 12 s.
 const NOTICED: Duration = Duration::from_secs(40);
 
@@ -29,7 +29,10 @@ pub async fn outlive_pod_and_node(lab: &mut Lab) -> anyhow::Result<()> {
     cluster::ready(lab).await?;
     let brokers = cluster::brokers(&lab.kubectl).await?;
     let broker = brokers.first().context("no broker")?;
-    let (pod, node) = (text(broker, "/metadata/name"), text(broker, "/spec/nodeName"));
+    let (pod, node) = (
+        text(broker, "/metadata/name"),
+        text(broker, "/spec/nodeName"),
+    );
     let sent = send(lab, node).await?;
     delete_pod(&lab.kubectl, pod, text(broker, "/metadata/uid")).await?;
     if lab.options.local {
@@ -53,15 +56,26 @@ async fn send(lab: &mut Lab, node: &str) -> anyhow::Result<Vec<Record>> {
         .with("record", file.display());
     let produced = driver.ask(produce).await?;
     let failures = produced.number("failures")?;
-    ensure!(failures == 0, "{failures} sends failed: {}", produced.text("firstFailure")?);
+    ensure!(
+        failures == 0,
+        "{failures} sends failed: {}",
+        produced.text("firstFailure")?
+    );
     let sent = record::read(&file)?;
-    ensure!(sent.len() == messages, "{} of {messages} acknowledged", sent.len());
+    ensure!(
+        sent.len() == messages,
+        "{} of {messages} acknowledged",
+        sent.len()
+    );
     let queues = record::queues(&sent);
     ensure!(queues == GROUPS * QUEUES, "{queues} queues have messages");
     stable_addresses(&lab.kubectl, &sent).await?;
     let counted = cluster::sum_over_brokers(&lab.kubectl, "rocketmq_messages_in_total", TOPIC);
     let counted = counted.await?;
-    ensure!(counted >= messages as f64, "the brokers counted {counted} of {messages}");
+    ensure!(
+        counted >= messages as f64,
+        "the brokers counted {counted} of {messages}"
+    );
     Ok(sent)
 }
 
@@ -73,7 +87,10 @@ async fn stable_addresses(kubectl: &Kubectl, sent: &[Record]) -> anyhow::Result<
         Ok(Ipv4Addr::from(u32::from_str_radix(address, 16)?).to_string())
     });
     let carried = carried.collect::<anyhow::Result<BTreeSet<String>>>()?;
-    ensure!(carried == known, "messages carry {carried:?}, the groups are {known:?}");
+    ensure!(
+        carried == known,
+        "messages carry {carried:?}, the groups are {known:?}"
+    );
     Ok(())
 }
 
@@ -83,7 +100,9 @@ async fn delete_pod(kubectl: &Kubectl, pod: &str, uid: &str) -> anyhow::Result<(
 }
 
 async fn lose_power(kubectl: &Kubectl, pod: &str, node: &str) -> anyhow::Result<()> {
-    let number = node.strip_prefix("node").context("a node of ours is called nodeK")?;
+    let number = node
+        .strip_prefix("node")
+        .context("a node of ours is called nodeK")?;
     let mut kill = Program::new(tool());
     kill.args(["kill-node", number]);
     run_ok(kill, TOOL).await?;
@@ -112,7 +131,10 @@ async fn comes_back(
     until(&format!("{pod} is back"), READY, async || {
         let now = kubectl.json(&["get", "pod", pod]).await?;
         ensure!(fits(text(&now, "/metadata/uid")), "it is the old one");
-        ensure!(now.pointer("/metadata/deletionTimestamp").is_none(), "it is going");
+        ensure!(
+            now.pointer("/metadata/deletionTimestamp").is_none(),
+            "it is going"
+        );
         let node = format!("node/{}", text(&now, "/spec/nodeName"));
         for resource in [node, format!("pod/{pod}")] {
             let path = format!("{CONDITION}[?(@.type==\"Ready\")].status");
@@ -135,7 +157,15 @@ async fn receive(lab: &mut Lab, node: &str, count: usize) -> anyhow::Result<Vec<
         .with("from", "first")
         .with("record", file.display());
     driver.ask(start).await?;
-    driver.ask(Command::new("consume-wait").with("id", "late").with("distinct", count)).await?;
-    driver.ask(Command::new("consume-stop").with("id", "late")).await?;
+    driver
+        .ask(
+            Command::new("consume-wait")
+                .with("id", "late")
+                .with("distinct", count),
+        )
+        .await?;
+    driver
+        .ask(Command::new("consume-stop").with("id", "late"))
+        .await?;
     record::read(&file)
 }
