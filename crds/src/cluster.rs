@@ -270,7 +270,7 @@ impl BrokerCluster {
         let spec = &self.spec;
         ensure(is_label(&self.name_any()), NAME)?;
         let name = spec.cluster_name.as_deref();
-        ensure(name.is_none_or(|n| is_wire_name(n)), CLUSTER_NAME)?;
+        ensure(name.is_none_or(is_wire_name), CLUSTER_NAME)?;
         ensure((1..=GROUPS_MAX).contains(&spec.groups), GROUPS)?;
         ensure(spec.replicas_per_group == 1, REPLICAS)?;
         ensure((1..=5).contains(&spec.name_server.replicas), NAME_SERVERS)?;

@@ -158,19 +158,19 @@ async fn open_address(
 
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &valid.namespace);
     let name = valid.rw_name(group);
-    let ready = match slices.get_opt(&name).await.map_err(Error::Read)? {
-        Some(slice) => observe::has_ready_endpoint(&slice),
-        None => {
-            let slice = build::rw_slice(valid, group, ip);
-            let params = PostParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PostParams::default()
-            };
-            let created = slices.create(&params, &slice).await;
-            let what = format!("EndpointSlice {name}");
-            created.map_err(|source| Error::Write { what, source })?;
-            false
-        }
+    let found = slices.get_opt(&name).await.map_err(Error::Read)?;
+    let ready = if let Some(slice) = found {
+        observe::has_ready_endpoint(&slice)
+    } else {
+        let slice = build::rw_slice(valid, group, ip);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let created = slices.create(&params, &slice).await;
+        let what = format!("EndpointSlice {name}");
+        created.map_err(|source| Error::Write { what, source })?;
+        false
     };
     let address = SocketAddr::new(ip, REMOTING_PORT).to_string();
     Ok(GroupStatus {

@@ -121,7 +121,8 @@ mod tests {
             reason: "Paused",
             message: String::new(),
         };
-        let steps: [(&Verdict, &[(&str, &str, i64)]); 6] = [
+        type Step<'a> = (&'a Verdict, &'a [(&'a str, &'a str, i64)]);
+        let steps: [Step<'_>; 6] = [
             (
                 &working,
                 &[("Ready", "False", 1), ("Reconciling", "True", 1)],

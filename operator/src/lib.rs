@@ -21,6 +21,6 @@ mod process;
 
 pub use group::group_config;
 pub use process::{Error, Options, run};
-pub use topic::topic_config;
+pub use topic::{create_topic, topic_config};
 
 pub(crate) use process::Operator;

@@ -49,7 +49,7 @@ fn type_name(kind: MessageType) -> &'static str {
 }
 
 /// The request that turns what a broker has into what it shall have.
-fn create_topic(wanted: &TopicConfig, found: Option<&TopicConfig>) -> header::CreateTopic {
+pub fn create_topic(wanted: &TopicConfig, found: Option<&TopicConfig>) -> header::CreateTopic {
     let none = BTreeMap::new();
     let found = found.map_or(&none, |found| &found.attributes);
     header::CreateTopic {

@@ -7,30 +7,37 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The one namespace to look after; all when empty.
-    #[arg(long, env = "GANTRY_NAMESPACE", default_value = "")]
+    /// The one namespace to look after; all when absent.
+    #[arg(long, default_value = "")]
     namespace: String,
-    /// Metrics and probes.
+    /// Address of metrics and probes.
     #[arg(long, default_value = "0.0.0.0:8080")]
     http: SocketAddr,
-    /// Image of brokers and name servers, where a `BrokerCluster` names none.
+    /// Image of brokers and name servers, where a BrokerCluster names none.
     #[arg(long, env = "GANTRY_IMAGE")]
     image: String,
     /// The domain of Service names.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
-    /// Holds the files accessKey and secretKey, if calls to brokers shall be signed.
+    /// Holds the files `accessKey` and `secretKey`, to sign calls to brokers.
     #[arg(long)]
     credentials_dir: Option<PathBuf>,
 }
 
 pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow::Result<()> {
+    let Arguments {
+        namespace,
+        http,
+        image,
+        cluster_domain,
+        credentials_dir,
+    } = arguments;
     let options = ::operator::Options {
-        namespace: arguments.namespace,
-        http: arguments.http,
-        image: arguments.image,
-        cluster_domain: arguments.cluster_domain,
-        credentials_dir: arguments.credentials_dir,
+        namespace,
+        http,
+        image,
+        cluster_domain,
+        credentials_dir,
     };
-    Ok(::operator::run(options, stop, || ()).await?)
+    Ok(::operator::run(options, stop, || {}).await?)
 }

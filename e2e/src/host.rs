@@ -1,0 +1,65 @@
+//! The host stage: Gantry's processes and official Java on one machine, no Kubernetes.
+//!
+//! A test that says something about the protocol runs twice: as `reference::…` against the
+//! official name server and broker, which shows that the test asks for what Apache RocketMQ does,
+//! and as `host::…` against Gantry. What only Gantry has is in `host` alone.
+
+pub mod messages;
+pub mod crash;
+pub mod hold;
+pub mod limits;
+pub mod bad_bytes;
+pub mod routes;
+pub mod export;
+pub mod life;
+pub mod pages;
+
+use crate::lab::{Lab, Target};
+use crate::runner::{Running, Test};
+
+/// A test that takes its target as an argument.
+pub type Row = (&'static str, Against, fn(&mut Lab, Target) -> Running<'_>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Against {
+    Both,
+    Gantry,
+    /// Says something about Java alone.
+    Java,
+}
+
+pub fn tests() -> Vec<Test<Lab>> {
+    let rows: Vec<Row> = [
+        messages::rows(),
+        hold::rows(),
+        limits::rows(),
+        bad_bytes::rows(),
+        routes::rows(),
+        crash::rows(),
+        export::rows(),
+        life::rows(),
+        pages::rows(),
+        vec![(
+            "the_recorded_constants_are_those_of_the_jar",
+            Against::Java,
+            |lab, _| Box::pin(crate::codes::compare_with_the_jar(lab)),
+        )],
+    ]
+    .concat();
+    let reference = rows
+        .iter()
+        .filter(|(_, against, _)| *against != Against::Gantry)
+        .map(|row| test("reference", row, Target::Java));
+    let host = rows
+        .iter()
+        .filter(|(_, against, _)| *against != Against::Java)
+        .map(|row| test("host", row, Target::Gantry));
+    reference.chain(host).collect()
+}
+
+fn test(stage: &str, &(name, _, run): &Row, target: Target) -> Test<Lab> {
+    Test {
+        name: format!("{stage}::{name}"),
+        run: Box::new(move |lab| run(lab, target)),
+    }
+}

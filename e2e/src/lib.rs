@@ -1,1 +1,0 @@
-//! Tests from outside: official clients, real clusters

@@ -1,0 +1,128 @@
+//! `e2e`: tests from outside. Official clients against real processes and real clusters.
+//!
+//! - [`runner`]: a table of named tests, run one after another
+//! - [`process`]: processes under test, their ports, their end
+//! - [`java`]: official Java: jars, driven clients, name server and broker
+//! - [`gantry`]: Gantry's processes
+//! - [`lab`]: what tests share
+//! - [`record`], [`raw`], [`http`]: what was sent and received; bytes; pages
+//! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: recorded facts about Java, and their renewal
+//! - [`host`]: the tests on one machine
+//! - [`kube`]: the tests on a Kubernetes
+
+#![allow(
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a program for a terminal; its modules are nobody's interface"
+)]
+
+mod runner;
+mod process;
+mod java;
+mod gantry;
+mod lab;
+mod record;
+mod raw;
+mod http;
+mod bad_input;
+mod recorder;
+mod golden;
+mod codes;
+mod host;
+mod kube;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::java::jars::Jars;
+use crate::lab::Lab;
+
+#[derive(Debug, Parser)]
+#[command(name = "e2e", about = "Tests Gantry from outside")]
+struct Arguments {
+    #[command(subcommand)]
+    stage: Stage,
+}
+
+#[derive(Debug, Subcommand)]
+enum Stage {
+    /// Gantry's processes and official Java on this machine
+    Host {
+        /// The binary under test
+        #[arg(long)]
+        gantry: Option<PathBuf>,
+        /// Of everything that is random in the tests
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// The operator, its brokers and official clients on a Kubernetes
+    Kube {
+        #[command(flatten)]
+        options: kube::Options,
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Fetch and compile what the official clients need
+    Prepare,
+    /// Capture the golden frames and the official constants anew
+    Golden,
+    /// Ask Java anew what it does with bad input
+    RecordBadInput,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Whatever ends the run, the lab is dropped and with it every process.
+        tokio::select! {
+            code = run(arguments.stage) => code,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::FAILURE),
+            _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
+}
+
+async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
+    match stage {
+        Stage::Host {
+            gantry,
+            seed,
+            filter,
+        } => {
+            let mut lab = Lab::new(gantry, seed)?;
+            Ok(runner::run(&mut lab, &host::tests(), filter.as_deref())
+                .await?
+                .code())
+        }
+        Stage::Kube { options, filter } => {
+            let mut lab = kube::Lab::new(options).await?;
+            let summary = runner::run(&mut lab, &kube::tests(), filter.as_deref()).await?;
+            lab.clean().await?;
+            Ok(summary.code())
+        }
+        Stage::Prepare => {
+            Jars::ready().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Stage::Golden => {
+            let mut lab = Lab::new(None, 1)?;
+            golden::renew(&mut lab).await?;
+            codes::renew(&mut lab).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Stage::RecordBadInput => {
+            bad_input::record(&mut Lab::new(None, 1)?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
