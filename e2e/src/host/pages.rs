@@ -61,9 +61,11 @@ async fn metrics(lab: &mut Lab) -> anyhow::Result<()> {
         ("rocketmq_messages_out_total", &label, count, count),
         ("rocketmq_throughput_in_total", &label, bytes, bytes * 1.5),
         ("rocketmq_throughput_out_total", &label, bytes, bytes * 1.5),
-        ("rocketmq_rpc_latency_count", "", count, f64::MAX),
-        ("rocketmq_storage_disk_bytes", "", bytes, f64::MAX),
-        ("gantry_connections", "", 1.0, 100.0),
+        ("rocketmq_rpc_latency_milliseconds_count", "request_code=\"SEND_MESSAGE_V2\"", count, f64::MAX),
+        ("rocketmq_storage_size_bytes", "", bytes, f64::MAX),
+        ("gantry_disk_size_bytes", "", bytes, f64::MAX),
+        ("gantry_disk_used_bytes", "", bytes, f64::MAX),
+        ("gantry_connections", "kind=\"tcp\"", 1.0, 100.0),
     ];
     for (name, label, least, most) in rows {
         within(&page, name, label, least..=most)?;
@@ -82,7 +84,7 @@ fn within(
     range: std::ops::RangeInclusive<f64>,
 ) -> anyhow::Result<()> {
     let value = page.metric(name, label);
-    let value = value.with_context(|| format!("no {name} with {label:?} in\n{}", page.body))?;
+    let value = value.with_context(|| format!("no {name} with {label:?}"))?;
     ensure!(
         range.contains(&value),
         "{name} is {value}, not in {range:?}"
