@@ -1,11 +1,14 @@
 //! The broker's configuration: one YAML file. Unknown keys are errors that name key and line.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use protocol::topic::validate_topic;
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -111,27 +114,53 @@ impl Limits {
 
 /// Keys of `BrokerConfig.java` and `MessageStoreConfig.java`, with their defaults. Values may be
 /// written as texts, as they stand in a properties file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Debug, Clone)]
 pub struct Properties {
     /// Queues of a topic that is created by a send.
-    #[serde(deserialize_with = "text_or_value")]
     pub default_topic_queue_nums: i32,
-    #[serde(deserialize_with = "text_or_value")]
     pub auto_create_subscription_group: bool,
     /// Bytes of a message body.
-    #[serde(deserialize_with = "text_or_value")]
     pub max_message_size: usize,
-    #[serde(deserialize_with = "text_or_value")]
     pub long_polling_enable: bool,
     /// How long a pull is held without long polling, in ms.
-    #[serde(deserialize_with = "text_or_value")]
     pub short_polling_time_mills: u64,
     /// ms
-    #[serde(deserialize_with = "text_or_value")]
     pub register_name_server_period: u64,
-    #[serde(deserialize_with = "text_or_value")]
     pub region_id: String,
+}
+
+impl Properties {
+    const KEYS: &[&str] = &[
+        "autoCreateSubscriptionGroup",
+        "defaultTopicQueueNums",
+        "longPollingEnable",
+        "maxMessageSize",
+        "regionId",
+        "registerNameServerPeriod",
+        "shortPollingTimeMills",
+    ];
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        fn parse<T: FromStr<Err: Display>>(value: &str, to: &mut T) -> Result<(), String> {
+            *to = value
+                .parse()
+                .map_err(|error| format!("{value:?}: {error}"))?;
+            Ok(())
+        }
+        match key {
+            "autoCreateSubscriptionGroup" => parse(value, &mut self.auto_create_subscription_group),
+            "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
+            "longPollingEnable" => parse(value, &mut self.long_polling_enable),
+            "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "regionId" => parse(value, &mut self.region_id),
+            "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
+            "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
+            _ => Err(format!(
+                "no such property; there are {}",
+                Self::KEYS.join(", ")
+            )),
+        }
+    }
 }
 
 impl Default for Properties {
@@ -237,25 +266,40 @@ impl Config {
 }
 
 /// Reads `8` and `"8"` alike.
-fn text_or_value<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: std::str::FromStr<Err: std::fmt::Display>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Scalar {
-        Text(String),
-        Bool(bool),
-        Number(u64),
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Bool(bool),
+    Number(u64),
+}
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PropertiesVisitor;
+        impl<'de> Visitor<'de> for PropertiesVisitor {
+            type Value = Properties;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of properties")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
+                let mut properties = Properties::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = match map.next_value::<Scalar>()? {
+                        Scalar::Text(text) => text,
+                        Scalar::Bool(value) => value.to_string(),
+                        Scalar::Number(value) => value.to_string(),
+                    };
+                    let set = properties.set(&key, &value);
+                    set.map_err(|reason| A::Error::custom(format!("{key}: {reason}")))?;
+                }
+                Ok(properties)
+            }
+        }
+        deserializer.deserialize_map(PropertiesVisitor)
     }
-    let text = match Scalar::deserialize(deserializer)? {
-        Scalar::Text(text) => text,
-        Scalar::Bool(value) => value.to_string(),
-        Scalar::Number(value) => value.to_string(),
-    };
-    text.parse()
-        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
 }
 
 #[cfg(test)]
@@ -300,13 +344,13 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
             (
                 "'4'",
                 "'four'",
-                "properties.defaultTopicQueueNums: \"four\": invalid digit",
+                "defaultTopicQueueNums: \"four\": invalid digit",
             ),
             ("'4'", "0", "properties.defaultTopicQueueNums: 1 to 1024"),
             (
                 "maxMessageSize",
                 "maxSize",
-                "properties: unknown field `maxSize`",
+                "maxSize: no such property; there are",
             ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
             (

@@ -80,7 +80,11 @@ pub struct BrokerClusterSpec {
     /// Broker properties by their RocketMQ names, as text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "config_schema")]
-    #[x_kube(validation = Rule::new(CONFIG_RULE).message(CONFIG))]
+    #[x_kube(
+        validation = Rule::new(config_reserved_rule()).message(CONFIG),
+        validation = Rule::new(config_unknown_rule()).message(CONFIG_UNKNOWN),
+        validation = Rule::new(config_values_rule()).message(CONFIG_VALUES)
+    )]
     pub config: BTreeMap<String, String>,
     /// Compute resources of each broker.
     #[serde(default)]
@@ -266,16 +270,19 @@ impl BrokerCluster {
         let spec = &self.spec;
         ensure(is_label(&self.name_any()), NAME)?;
         let name = spec.cluster_name.as_deref();
-        ensure(name.is_none_or(|n| is_wire_name(n)), CLUSTER_NAME)?;
+        ensure(name.is_none_or(is_wire_name), CLUSTER_NAME)?;
         ensure((1..=GROUPS_MAX).contains(&spec.groups), GROUPS)?;
         ensure(spec.replicas_per_group == 1, REPLICAS)?;
         ensure((1..=5).contains(&spec.name_server.replicas), NAME_SERVERS)?;
+        let mut keys = spec.config.keys().map(String::as_str);
+        ensure(!keys.any(|k| CONFIG_RESERVED.contains(&k)), CONFIG)?;
+        let is_known = |key: &String| CONFIG_KNOWN.iter().any(|(known, _)| known == key);
+        ensure(spec.config.keys().all(is_known), CONFIG_UNKNOWN)?;
         ensure(
-            !spec
-                .config
-                .keys()
-                .any(|k| CONFIG_RESERVED.contains(&k.as_str())),
-            CONFIG,
+            spec.config
+                .iter()
+                .all(|(key, text)| is_known_value(key, text)),
+            CONFIG_VALUES,
         )?;
         let deletes = spec.storage.retention_policy.when_deleted == Some(DeletionPolicy::Delete);
         ensure(
@@ -312,12 +319,12 @@ fn is_wire_name(name: &str) -> bool {
 fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "maxProperties": 256,
-        "additionalProperties": {"type": "string", "maxLength": 4096}
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 128}
     })
 }
 
-/// Keys of broker properties that other fields of the resource, or the operator, decide.
+/// Broker properties that other fields of the resource, or the operator, decide.
 const CONFIG_RESERVED: [&str; 13] = [
     "brokerClusterName",
     "brokerName",
@@ -333,13 +340,95 @@ const CONFIG_RESERVED: [&str; 13] = [
     "flushDiskType",
     "autoCreateTopicEnable",
 ];
-const CONFIG_RULE: &str = "!self.exists(k, k in ['brokerClusterName', 'brokerName', 'brokerId', \
-     'brokerIP1', 'brokerIP2', 'brokerRole', 'namesrvAddr', 'listenPort', 'haListenPort', \
-     'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'autoCreateTopicEnable'])";
 const CONFIG: &str = "config must not set what other fields or the operator decide: \
      brokerClusterName, brokerName, brokerId, brokerIP1, brokerIP2, brokerRole, namesrvAddr, \
      listenPort, haListenPort, storePathRootDir, storePathCommitLog, flushDiskType, \
      autoCreateTopicEnable";
+
+/// What the text of a broker property must be.
+enum Value {
+    Word,
+    Flag,
+    Number(i64, i64),
+}
+
+/// The broker properties that a broker takes.
+const CONFIG_KNOWN: [(&str, Value); 7] = [
+    ("defaultTopicQueueNums", Value::Number(1, 1024)),
+    ("maxMessageSize", Value::Number(1, 4_194_304)),
+    ("shortPollingTimeMills", Value::Number(0, 60_000)),
+    ("registerNameServerPeriod", Value::Number(1000, 60_000)),
+    ("autoCreateSubscriptionGroup", Value::Flag),
+    ("longPollingEnable", Value::Flag),
+    ("regionId", Value::Word),
+];
+const CONFIG_UNKNOWN: &str = "config takes defaultTopicQueueNums, maxMessageSize, \
+     shortPollingTimeMills, registerNameServerPeriod, autoCreateSubscriptionGroup, \
+     longPollingEnable and regionId";
+const CONFIG_VALUES: &str = "config must be 1 to 1024 for defaultTopicQueueNums, 1 to 4194304 for \
+     maxMessageSize, 0 to 60000 for shortPollingTimeMills, 1000 to 60000 for \
+     registerNameServerPeriod, and true or false for autoCreateSubscriptionGroup and \
+     longPollingEnable";
+
+impl Value {
+    fn admits(&self, text: &str) -> bool {
+        match self {
+            Value::Word => true,
+            Value::Flag => matches!(text, "true" | "false"),
+            Value::Number(min, max) => {
+                let digits =
+                    (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+                digits
+                    && text
+                        .parse()
+                        .is_ok_and(|number: i64| (*min..=*max).contains(&number))
+            }
+        }
+    }
+}
+
+fn is_known_value(key: &str, text: &str) -> bool {
+    CONFIG_KNOWN
+        .iter()
+        .find(|(known, _)| *known == key)
+        .is_none_or(|(_, v)| v.admits(text))
+}
+
+fn config_reserved_rule() -> String {
+    format!(
+        "!self.exists(k, k in {})",
+        cel_list(CONFIG_RESERVED.iter().copied())
+    )
+}
+
+fn config_unknown_rule() -> String {
+    let both = CONFIG_KNOWN
+        .iter()
+        .map(|(key, _)| *key)
+        .chain(CONFIG_RESERVED);
+    format!("self.all(k, k in {})", cel_list(both))
+}
+
+fn config_values_rule() -> String {
+    let rule = |(key, value): &(&str, Value)| match value {
+        Value::Word => None,
+        Value::Flag => Some(format!(
+            "(!('{key}' in self) || self['{key}'] in ['true', 'false'])"
+        )),
+        Value::Number(min, max) => Some(format!(
+            "(!('{key}' in self) || (self['{key}'].matches('^[0-9]{{1,9}}$') && \
+             int(self['{key}']) >= {min} && int(self['{key}']) <= {max}))"
+        )),
+    };
+    let rules: Vec<String> = CONFIG_KNOWN.iter().filter_map(rule).collect();
+    rules.join(" && ")
+}
+
+fn cel_list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.map(|word| format!("'{word}'")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
 const NAME_RULE: &str = "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')";
 const NAME: &str = "metadata.name must be a DNS label of at most 40 characters that starts with a \
      letter";

@@ -89,7 +89,7 @@ pub struct TopicSpec {
     pub message_type: Option<MessageType>,
     /// Further attributes of the topic, such as cleanup.policy, by their plain names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(schema_with = "attributes_schema")]
     #[x_kube(validation = Rule::new(ATTRIBUTES_RULE).message(ATTRIBUTES))]
     pub attributes: BTreeMap<String, String>,
     /// Retain leaves the topic on the brokers when this resource is deleted; Delete removes it
@@ -198,6 +198,15 @@ fn is_attribute(key: &str, value: &str) -> bool {
         && key.bytes().all(key_legal)
         && (1..=128).contains(&value.len())
         && value.bytes().all(value_legal)
+}
+
+/// Bounded in size, so that the API server can tell what the rule costs.
+fn attributes_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 128}
+    })
 }
 
 const NAMED_RULE: &str =

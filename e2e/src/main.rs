@@ -8,6 +8,7 @@
 //! - [`record`], [`raw`], [`http`]: what was sent and received; bytes; pages
 //! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: recorded facts about Java, and their renewal
 //! - [`host`]: the tests on one machine
+//! - [`kube`]: the tests on a Kubernetes
 
 #![allow(
     clippy::print_stdout,
@@ -28,6 +29,7 @@ mod recorder;
 mod golden;
 mod codes;
 mod host;
+mod kube;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::java::jars::Jars;
 use crate::lab::Lab;
 
 #[derive(Debug, Parser)]
@@ -57,6 +60,15 @@ enum Stage {
         /// Run only tests whose name contains this
         filter: Option<String>,
     },
+    /// The operator, its brokers and official clients on a Kubernetes
+    Kube {
+        #[command(flatten)]
+        options: kube::Options,
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Fetch and compile what the official clients need
+    Prepare,
     /// Capture the golden frames and the official constants anew
     Golden,
     /// Ask Java anew what it does with bad input
@@ -88,12 +100,19 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
             filter,
         } => {
             let mut lab = Lab::new(gantry, seed)?;
-            let summary = runner::run(&mut lab, &host::tests(), filter.as_deref()).await?;
-            Ok(if summary.failed == 0 && summary.passed > 0 {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(runner::run(&mut lab, &host::tests(), filter.as_deref())
+                .await?
+                .code())
+        }
+        Stage::Kube { options, filter } => {
+            let mut lab = kube::Lab::new(options).await?;
+            let summary = runner::run(&mut lab, &kube::tests(), filter.as_deref()).await?;
+            lab.clean().await?;
+            Ok(summary.code())
+        }
+        Stage::Prepare => {
+            Jars::ready().await?;
+            Ok(ExitCode::SUCCESS)
         }
         Stage::Golden => {
             let mut lab = Lab::new(None, 1)?;

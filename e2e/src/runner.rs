@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -34,6 +35,17 @@ const TEST_SECONDS_MAX: u64 = 240;
 pub struct Summary {
     pub passed: usize,
     pub failed: usize,
+}
+
+impl Summary {
+    /// A run of no test at all is not a success.
+    pub fn code(&self) -> ExitCode {
+        if self.failed == 0 && self.passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs the tests whose name contains `filter`.

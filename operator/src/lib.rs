@@ -1,21 +1,26 @@
-//! The controller of the three custom resources
+//! The controller of the three custom resources.
+//!
+//! - [`cluster`]: a BrokerCluster becomes Kubernetes objects
+//! - [`topic`], [`group`]: a Topic and a ConsumerGroup in the words of the admin protocol, put
+//!   onto every broker by what they have in common, [`declared`]
+//! - [`admin`]: calls to brokers and name servers
+//! - [`apply`], [`condition`], [`metrics`]: writes, verdicts and numbers of all of them
+//!
+//! Each kind goes the same way: fetch, validate, build, apply, status. A reconcile is idempotent,
+//! keeps nothing in memory and never waits; a watch or a time brings it back.
 
-use crds::{ConsumerGroup, Topic};
-use protocol::body::{SubscriptionGroupConfig, TopicConfig};
+mod cluster;
+mod topic;
+mod group;
+mod declared;
+mod admin;
+mod apply;
+mod condition;
+mod metrics;
+mod process;
 
-pub fn topic_config(topic: &Topic) -> TopicConfig {
-    let (read_queue_nums, write_queue_nums) = topic.queue_numbers();
-    TopicConfig {
-        topic_name: topic.wire_name(),
-        read_queue_nums,
-        write_queue_nums,
-        ..TopicConfig::default()
-    }
-}
+pub use group::group_config;
+pub use process::{Error, Options, run};
+pub use topic::{create_topic, topic_config};
 
-pub fn group_config(group: &ConsumerGroup) -> SubscriptionGroupConfig {
-    SubscriptionGroupConfig {
-        group_name: group.wire_name(),
-        ..SubscriptionGroupConfig::default()
-    }
-}
+pub(crate) use process::Operator;

@@ -33,12 +33,11 @@ const PLACEHOLDER: Entry = Entry {
     tags: 0,
 };
 /// Derived by a Java broker, from a log that was not this one.
-const STALE: [&str; 5] = [
+const STALE: [&str; 4] = [
     "consumequeue",
     "consumequeue_ext",
     "batchconsumequeue",
     "index",
-    "compaction",
 ];
 const MARKER: &str = "gantry/exported";
 const MARKER_MAGIC: [u8; 8] = *b"GANTRYEX";

@@ -164,7 +164,10 @@ impl Store {
         if position + size as u64 > confirm {
             return Ok(None);
         }
-        match inner.segments.record(position, size as u32, Wait::ForDisk) {
+        match inner
+            .segments
+            .record(position, size as u32, Wait::ForDisk, &|_| true)
+        {
             Ok(record) => Ok(Some(record)),
             Err(ReadError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -224,14 +227,13 @@ impl Inner {
         if let Some(bytes) = self.tail.get(entry.position, entry.size) {
             return Ok(bytes);
         }
-        let bytes = self.segments.record(entry.position, entry.size, wait)?;
-        let position = entry.position;
-        let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
-        let same = record.queue_offset == offset && record.queue == queue.id;
-        if !same || record.topic != &*queue.topic {
-            return Err(ReadError::Corrupt { position });
-        }
-        Ok(bytes)
+        let expected = |record: &Record<'_>| {
+            record.queue_offset == offset
+                && record.queue == queue.id
+                && record.topic == &*queue.topic
+        };
+        self.segments
+            .record(entry.position, entry.size, wait, &expected)
     }
 
     /// Entries of a queue; a damaged run is rebuilt from the log if the caller may wait.

@@ -138,8 +138,14 @@ impl Segments {
         Ok(())
     }
 
-    /// The record of `size` bytes at `position`, verified.
-    pub(crate) fn record(&self, position: u64, size: u32, wait: Wait) -> Result<Bytes, ReadError> {
+    /// The record of `size` bytes at `position`, verified, if it is the `expected` one.
+    pub(crate) fn record(
+        &self,
+        position: u64,
+        size: u32,
+        wait: Wait,
+        expected: &dyn Fn(&Record<'_>) -> bool,
+    ) -> Result<Bytes, ReadError> {
         let corrupt = || ReadError::Corrupt { position };
         let segment = self.at(position).ok_or_else(corrupt)?;
         let at = position - segment.start;
@@ -149,7 +155,7 @@ impl Segments {
         let mut bytes = vec![0; size as usize];
         fs::read_exact_at(&segment.file, &mut bytes, at, wait)?;
         let record = Record::decode(&bytes).map_err(|_| corrupt())?;
-        if record.position != position {
+        if record.position != position || !expected(&record) {
             return Err(corrupt());
         }
         Ok(Bytes::from(bytes))

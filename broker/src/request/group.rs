@@ -17,7 +17,8 @@ pub(super) fn create(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     let config: SubscriptionGroupConfig = from_fastjson(&request.body)?;
     validate_group(&config.group_name)?;
     tracing::info!(group = config.group_name, peer = %peer.address, "consumer group set");
-    broker.change_and_answer(Change::Group(config), request, peer)
+    broker.change_and_answer(Change::Group(config), request, peer);
+    Ok(None)
 }
 
 pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
@@ -27,7 +28,8 @@ pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
         group: header.group,
         clean_offsets: header.clean_offset,
     };
-    broker.change_and_answer(change, request, peer)
+    broker.change_and_answer(change, request, peer);
+    Ok(None)
 }
 
 pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {

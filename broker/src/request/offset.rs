@@ -18,12 +18,10 @@ use crate::tables::Offset;
 /// in memory (`accessMessageInMemoryMaxRatio`), in percent.
 const IN_MEMORY_PERCENT: u64 = 40;
 
-fn answer(request: &Frame, offset: i64) -> Answer {
-    Ok(Some(
-        request
-            .answer(ResponseCode::Success)
-            .with_header(&OffsetAnswer { offset }),
-    ))
+fn answer(request: &Frame, offset: i64) -> Frame {
+    request
+        .answer(ResponseCode::Success)
+        .with_header(&OffsetAnswer { offset })
 }
 
 /// A group without an offset starts from 0 where everything the queue ever had is still fresh,
@@ -34,13 +32,13 @@ pub(super) fn query(broker: &Arc<Broker>, request: &Frame) -> Answer {
         .tables()
         .offset(&header.topic, &header.group, header.queue);
     if let Some(offset) = stored {
-        return answer(request, offset);
+        return Ok(Some(answer(request, offset)));
     }
     let zero = header.set_zero_if_not_found != Some(false)
         && range(broker, &header.topic, header.queue).min <= 0
         && is_in_memory(broker, &header.topic, header.queue);
     if zero {
-        return answer(request, 0);
+        return Ok(Some(answer(request, 0)));
     }
     let remark = "Not found, maybe this group consumer boot first";
     Err(Refusal::new(ResponseCode::QueryNotFound, remark))
@@ -103,12 +101,14 @@ pub(super) fn update(broker: &Arc<Broker>, request: &Frame) -> Answer {
 
 pub(super) fn max(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    answer(request, range(broker, &header.topic, header.queue).max)
+    let offset = range(broker, &header.topic, header.queue).max;
+    Ok(Some(answer(request, offset)))
 }
 
 pub(super) fn min(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    answer(request, range(broker, &header.topic, header.queue).min)
+    let offset = range(broker, &header.topic, header.queue).min;
+    Ok(Some(answer(request, offset)))
 }
 
 pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Answer {
@@ -125,7 +125,7 @@ pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Answer {
         .store
         .offset_at_time(&header.topic, header.queue, header.timestamp_ms, boundary)
         .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))?;
-    answer(request, offset.unwrap_or(0))
+    Ok(Some(answer(request, offset.unwrap_or(0))))
 }
 
 /// A queue that never had a message is 0..0.

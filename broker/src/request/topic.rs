@@ -22,7 +22,8 @@ pub(super) fn create(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     let known = broker.tables().topic(&header.topic);
     let config = config(&header, known.as_deref())?;
     tracing::info!(topic = header.topic, peer = %peer.address, "topic set");
-    broker.change_and_answer(Change::Topic(config), request, peer)
+    broker.change_and_answer(Change::Topic(config), request, peer);
+    Ok(None)
 }
 
 fn config(header: &CreateTopic, known: Option<&TopicConfig>) -> Result<TopicConfig, Refusal> {
@@ -83,7 +84,8 @@ pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     let header = TopicOf::read(&request.fields)?;
     check(broker, &header.topic)?;
     tracing::info!(topic = header.topic, peer = %peer.address, "topic deleted");
-    broker.change_and_answer(Change::TopicDeleted(header.topic), request, peer)
+    broker.change_and_answer(Change::TopicDeleted(header.topic), request, peer);
+    Ok(None)
 }
 
 pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {

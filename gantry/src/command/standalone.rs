@@ -10,9 +10,9 @@ use anyhow::{Context as _, bail};
 use broker::Config;
 use crds::read::Document;
 use net::{Connection, Limits};
-use protocol::body::PERM_INHERIT;
-use protocol::header::{CreateTopic, Empty};
-use protocol::json::to_json;
+use protocol::body::TopicConfig;
+use protocol::header::{Empty, TopicOf};
+use protocol::json::{from_fastjson, to_json};
 use protocol::{Frame, RequestCode};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow
     let name_server_stop = CancellationToken::new();
     let names = async {
         let result = ::namesrv::run(name_server, name_server_stop.clone(), move || {
-            routed_then.notify_one()
+            routed_then.notify_one();
         })
         .await;
         stop.cancel();
@@ -131,23 +131,15 @@ async fn apply(resources: &[Document], broker: SocketAddr) -> anyhow::Result<()>
     for resource in resources {
         let request = match resource {
             Document::Topic(topic) => {
-                let config = ::operator::topic_config(topic);
-                let attributes: Vec<String> = config
-                    .attributes
-                    .iter()
-                    .map(|(k, v)| format!("+{k}={v}"))
-                    .collect();
-                let header = CreateTopic {
-                    topic: config.topic_name,
-                    default_topic: protocol::topic::DEFAULT_TOPIC.to_owned(),
-                    read_queues: config.read_queue_nums,
-                    write_queues: config.write_queue_nums,
-                    perm: config.perm & !PERM_INHERIT,
-                    filter_type: "SINGLE_TAG".to_owned(),
-                    sys_flag: Some(0),
-                    order: config.order,
-                    attributes: Some(attributes.join(",")),
+                let wanted = ::operator::topic_config(topic);
+                let of = TopicOf {
+                    topic: wanted.topic_name.clone(),
+                    cluster: None,
                 };
+                let answer =
+                    connection.call(Frame::request(RequestCode::GetTopicConfig, &of), CALL_MAX);
+                let found: Option<TopicConfig> = from_fastjson(&answer.await?.body).ok();
+                let header = ::operator::create_topic(&wanted, found.as_ref());
                 Frame::request(RequestCode::UpdateAndCreateTopic, &header)
             }
             Document::ConsumerGroup(group) => {

@@ -1,0 +1,127 @@
+//! The kube stage: the operator, its brokers and official Java clients on a real Kubernetes.
+//!
+//! - [`kubectl`]: the one way in, for tests as for users
+//! - [`client`]: a JVM inside the cluster's network
+//! - [`resources`]: the corpus of accepted and refused resources, judged by the API server
+//! - [`cluster`]: a BrokerCluster with a Topic and a ConsumerGroup: conditions, events, pages
+//! - [`messages`]: 10,000 messages that outlive a pod and a node
+//!
+//! The operator is there already; everything else happens in a namespace of the run's own. The
+//! tests stand in the order of a cluster's life: the later ones need what the earlier made, and
+//! make it themselves when they run alone.
+
+pub mod kubectl;
+pub mod client;
+pub mod resources;
+pub mod cluster;
+pub mod messages;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::client::Clients;
+use self::kubectl::Kubectl;
+use crate::java::driver::Driver;
+use crate::java::jars::Jars;
+use crate::runner::{Running, Test};
+
+/// Where to run, and how much.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Kubeconfig of a cluster that has the operator.
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// The cluster is the one of e2e/cluster in this checkout: clients join its nodes' networks,
+    /// and nodes lose power.
+    #[arg(long)]
+    pub local: bool,
+    /// Namespace of the operator.
+    #[arg(long, default_value = "gantry-system")]
+    pub operator_namespace: String,
+    /// Messages that are passed.
+    #[arg(long, default_value_t = 10_000)]
+    pub messages: usize,
+}
+
+#[derive(Debug)]
+pub struct Lab {
+    pub options: Options,
+    pub kubectl: Kubectl,
+    pub clients: Clients,
+    /// The demo cluster is known to be Ready.
+    pub is_ready: bool,
+    /// Last, so that it outlives the clients that write in it.
+    dir: tempfile::TempDir,
+}
+
+/// Longest time for pods to come up, with their images already on the nodes.
+pub const READY: Duration = Duration::from_mins(3);
+
+impl Lab {
+    pub async fn new(options: Options) -> anyhow::Result<Self> {
+        let namespace = format!("e2e-{}", std::process::id());
+        let kubectl = Kubectl::new(&options.kubeconfig, &namespace)?;
+        let dir = tempfile::tempdir()?;
+        let clients = Clients::new(Jars::ready().await?);
+        kubectl.ok(&["create", "namespace", &namespace]).await?;
+        Ok(Self {
+            options,
+            kubectl,
+            clients,
+            is_ready: false,
+            dir,
+        })
+    }
+
+    /// Takes the namespace away with all that is in it.
+    pub async fn clean(self) -> anyhow::Result<()> {
+        let namespace = self.kubectl.namespace.clone();
+        self.kubectl
+            .ok(&["delete", "namespace", &namespace, "--timeout=120s"])
+            .await?;
+        Ok(())
+    }
+
+    /// A file for the records of a client.
+    pub fn record_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A JVM in the cluster's network that does not live on `node`.
+    pub async fn driver_away_from(&self, node: &str) -> anyhow::Result<Driver> {
+        self.clients.start(node, self.dir.path()).await
+    }
+}
+
+type Row = (&'static str, fn(&mut Lab) -> Running<'_>);
+
+pub fn tests() -> Vec<Test<Lab>> {
+    let rows: Vec<Row> = vec![
+        ("accepted_resources_are_accepted", |lab| {
+            Box::pin(resources::accepted(lab))
+        }),
+        ("refused_resources_get_their_exact_message", |lab| {
+            Box::pin(resources::refused(lab))
+        }),
+        ("three_resources_become_ready", |lab| {
+            Box::pin(cluster::become_ready(lab))
+        }),
+        ("events_tell_of_readiness", |lab| {
+            Box::pin(cluster::events(lab))
+        }),
+        ("a_group_has_volume_and_stable_address", |lab| {
+            Box::pin(cluster::addresses(lab))
+        }),
+        ("metrics_and_probes_are_served_by_every_pod", |lab| {
+            Box::pin(cluster::pages(lab))
+        }),
+        ("messages_outlive_pod_and_node", |lab| {
+            Box::pin(messages::outlive_pod_and_node(lab))
+        }),
+    ];
+    let test = |(name, run): Row| Test {
+        name: format!("kube::{name}"),
+        run: Box::new(move |lab: &mut Lab| run(lab)),
+    };
+    rows.into_iter().map(test).collect()
+}

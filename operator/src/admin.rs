@@ -1,0 +1,94 @@
+//! Calls to name servers and brokers over the admin protocol, signed when there are credentials.
+
+use std::path::Path;
+use std::time::Duration;
+
+use net::client::{CallError, Connection};
+use protocol::acl::{self, Credentials};
+use protocol::{Frame, Header, RequestCode, ResponseCode, json};
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+const OPEN_TIME_MAX: Duration = Duration::from_secs(3);
+const CALL_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// One connection, with what its calls are signed with.
+pub(crate) struct Admin {
+    address: String,
+    connection: Connection,
+    credentials: Option<Credentials>,
+}
+
+impl Admin {
+    pub(crate) async fn open(
+        address: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, Error> {
+        let connection = Connection::open(address, OPEN_TIME_MAX).await?;
+        Ok(Admin {
+            address: address.to_owned(),
+            connection,
+            credentials,
+        })
+    }
+
+    /// Asks for something that is there, or has to be.
+    pub(crate) async fn ask(&mut self, request: Frame) -> Result<Frame, Error> {
+        let signed = self.signed(request);
+        Ok(self.connection.ask(signed, CALL_TIME_MAX).await?)
+    }
+
+    /// Asks for something that may be missing, which the code `missing` says.
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &mut self,
+        code: RequestCode,
+        header: &impl Header,
+        missing: ResponseCode,
+    ) -> Result<Option<T>, Error> {
+        let signed = self.signed(Frame::request(code, header));
+        match self.connection.ask(signed, CALL_TIME_MAX).await {
+            Ok(answer) => json::from_fastjson(&answer.body)
+                .map(Some)
+                .map_err(|error| Error::Answer {
+                    address: self.address.clone(),
+                    reason: error.to_string(),
+                }),
+            Err(CallError::Refused { code, .. }) if code == missing.number() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn signed(&self, mut request: Frame) -> Frame {
+        if let Some(credentials) = &self.credentials {
+            acl::sign(&mut request, credentials);
+        }
+        request
+    }
+}
+
+/// The credentials in a mounted Secret, read anew each time, since a Secret may change. No files,
+/// or empty ones, are no credentials.
+pub(crate) async fn credentials(dir: Option<&Path>) -> Result<Option<Credentials>, Error> {
+    let Some(dir) = dir.map(Path::to_owned) else {
+        return Ok(None);
+    };
+    let read = tokio::task::spawn_blocking(move || {
+        let word = |name: &str| {
+            let path = dir.join(name);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(text.trim().to_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+                Err(source) => Err(Error::Credentials { path, source }),
+            }
+        };
+        let (access_key, secret_key) = (word("accessKey")?, word("secretKey")?);
+        let given = !access_key.is_empty() && !secret_key.is_empty();
+        Ok(given.then_some(Credentials {
+            access_key,
+            secret_key,
+        }))
+    });
+    read.await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}

@@ -1,0 +1,160 @@
+//! The conditions Ready, Reconciling and Stalled, as kstatus and `kubectl wait` read them.
+//!
+//! Reconciling and Stalled are there only while they are true. The time of a condition is that
+//! of its last change of status, so that a verdict that is repeated changes nothing.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// What a reconcile says of its resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) state: State,
+    /// One word in CamelCase, also the reason of the event.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    /// On the way; time or the work of others will do.
+    Working,
+    /// Somebody has to change something.
+    Stalled,
+    /// Left alone: readiness is what it was.
+    Paused,
+}
+
+impl Verdict {
+    pub(crate) fn ready(message: String) -> Self {
+        Verdict {
+            state: State::Ready,
+            reason: "Ready",
+            message,
+        }
+    }
+
+    pub(crate) fn working(reason: &'static str, message: String) -> Self {
+        Verdict {
+            state: State::Working,
+            reason,
+            message,
+        }
+    }
+
+    pub(crate) fn stalled(reason: &'static str, message: String) -> Self {
+        Verdict {
+            state: State::Stalled,
+            reason,
+            message,
+        }
+    }
+}
+
+pub(crate) fn conditions(
+    old: &[Condition],
+    generation: i64,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let condition = |kind: &str, status: &str| {
+        let same = old.iter().find(|c| c.type_ == kind && c.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: verdict.reason.to_owned(),
+            message: verdict.message.clone(),
+            observed_generation: Some(generation),
+            last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+        }
+    };
+    match verdict.state {
+        State::Ready => vec![condition("Ready", "True")],
+        State::Working => vec![
+            condition("Ready", "False"),
+            condition("Reconciling", "True"),
+        ],
+        State::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
+        State::Paused => {
+            let readiness = old.iter().find(|c| c.type_ == "Ready");
+            let status = readiness.map_or("Unknown", |c| c.status.as_str());
+            vec![condition("Ready", status)]
+        }
+    }
+}
+
+/// True when the verdict is news: worth an event.
+pub(crate) fn is_news(old: &[Condition], verdict: &Verdict) -> bool {
+    old.iter()
+        .find(|c| c.type_ == "Ready")
+        .is_none_or(|ready| ready.reason != verdict.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Type, status and time of each condition.
+    fn shape(conditions: &[Condition]) -> Vec<(String, String, i64)> {
+        let shape = |c: &Condition| {
+            (
+                c.type_.clone(),
+                c.status.clone(),
+                c.last_transition_time.0.as_second(),
+            )
+        };
+        conditions.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn verdicts_become_conditions() {
+        let working = Verdict::working("Waiting", "for a pod".into());
+        let ready = Verdict::ready("all is well".into());
+        let stalled = Verdict::stalled("Invalid", "no such class".into());
+        let paused = Verdict {
+            state: State::Paused,
+            reason: "Paused",
+            message: String::new(),
+        };
+        type Step<'a> = (&'a Verdict, &'a [(&'a str, &'a str, i64)]);
+        let steps: [Step<'_>; 6] = [
+            (
+                &working,
+                &[("Ready", "False", 1), ("Reconciling", "True", 1)],
+            ),
+            (
+                &working,
+                &[("Ready", "False", 1), ("Reconciling", "True", 1)],
+            ),
+            (&ready, &[("Ready", "True", 3)]),
+            (&paused, &[("Ready", "True", 3)]),
+            (&stalled, &[("Ready", "False", 5), ("Stalled", "True", 5)]),
+            (&paused, &[("Ready", "False", 5)]),
+        ];
+        let mut now = Vec::new();
+        for (second, (verdict, expected)) in steps.into_iter().enumerate() {
+            now = conditions(&now, 7, verdict, at(second as i64 + 1));
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|&(t, s, n)| (t.to_owned(), s.to_owned(), n))
+                .collect();
+            assert_eq!(shape(&now), expected, "step {second}");
+            assert!(now.iter().all(|c| c.observed_generation == Some(7)));
+        }
+    }
+
+    #[test]
+    fn a_new_reason_is_news() {
+        let waiting = Verdict::working("Waiting", "for one pod".into());
+        let still = Verdict::working("Waiting", "for another pod".into());
+        let old = conditions(&[], 1, &waiting, at(0));
+        assert!(is_news(&[], &waiting));
+        assert!(!is_news(&old, &still));
+        assert!(is_news(&old, &Verdict::ready(String::new())));
+    }
+}

@@ -1,0 +1,192 @@
+//! What `check` and `test` are made of, and in which order.
+//!
+//! `check` is what a developer waits for: it needs no network and no second program. `test`
+//! adds everything else: official clients on this machine, then on a real Kubernetes. The
+//! cluster's binaries compile in the background from the start, at the lowest priority, since
+//! on a fresh machine they take longest.
+
+use std::process::{Child, ExitCode};
+
+use anyhow::{Result, ensure};
+
+use crate::place::{Place, TARGET};
+use crate::process::{cargo, command, run, run_lines};
+use crate::report::{Report, Tally};
+use crate::{cluster, features, install, readme, tidy as rules};
+
+/// How much each test does: `Test` for every change, `Verify` for a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Test,
+    Verify,
+}
+
+pub(crate) fn check(place: &Place) -> ExitCode {
+    let mut report = Report::default();
+    report.stage("install", &[], |_| install::build_tools(place));
+    checks(place, &mut report, Size::Test);
+    report.finish()
+}
+
+pub(crate) fn test(place: &Place) -> ExitCode {
+    let mut report = Report::default();
+    report.stage("install", &[], |_| install::run(place));
+    let compiling = cluster::compile(place);
+    checks(place, &mut report, Size::Test);
+    host(place, &mut report, &[], Size::Test);
+    report.stage("readme", &["java"], |tally| readme::run(place, tally));
+    on_cluster(place, &mut report, compiling, Size::Test);
+    let passed = report.passed_names();
+    report.stage("features", &[], |tally| {
+        features::shown(place, &passed, tally)
+    });
+    report.finish()
+}
+
+/// Formatting, lints, rules of the tree and every test that is part of a crate.
+pub(crate) fn checks(place: &Place, report: &mut Report, size: Size) {
+    report.stage("fmt", &[], |tally| {
+        run(&mut cargo(place, ["fmt", "--all", "--check"]))?;
+        *tally = Tally::one();
+        Ok(())
+    });
+    report.stage("clippy", &[], |tally| {
+        let what = ["clippy", "--workspace", "--all-targets", "--target", TARGET];
+        run(cargo(place, what).args(["--", "-D", "warnings"]))?;
+        *tally = Tally::one();
+        Ok(())
+    });
+    tidy(place, report);
+    report.stage("unit", &[], |tally| {
+        let what = [
+            "test",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--no-fail-fast",
+        ];
+        let mut cargo = cargo(place, what);
+        cargo
+            .args(["--target", TARGET])
+            .env("GANTRY_TEST_SIZE", size.word());
+        run_lines(&mut cargo, |line| tally.line(line))
+    });
+}
+
+/// The rules of the tree; they ask the program which commands it has, so it is built first.
+pub(crate) fn tidy(place: &Place, report: &mut Report) {
+    report.stage("build", &[], |_| build(place));
+    report.stage("tidy", &["build"], |tally| rules::run(place, tally));
+}
+
+/// Official clients and bad input against processes on this machine.
+pub(crate) fn host(place: &Place, report: &mut Report, filter: &[&str], size: Size) {
+    report.stage("java", &["build"], |_| prepare(place));
+    report.stage("host", &["java"], |tally| {
+        for seed in 1..=size.seeds() {
+            let seed = seed.to_string();
+            let words = [&["host", "--seed", &seed], filter].concat();
+            run_lines(&mut harness(place, &words), |line| tally.line(line))?;
+        }
+        Ok(())
+    });
+}
+
+/// The same clients inside a Kubernetes of three nodes, which is removed at the end.
+pub(crate) fn on_cluster(place: &Place, report: &mut Report, compiling: Result<Child>, size: Size) {
+    report.stage("kubernetes", &["install"], |_| {
+        let ended = compiling?.wait()?;
+        ensure!(
+            ended.success(),
+            "see {}",
+            place.short(&place.log(cluster::COMPILE)).display()
+        );
+        Ok(())
+    });
+    report.stage("cluster", &["kubernetes", "build"], |_| {
+        cluster::tool(place, ["down"])?;
+        cluster::up(place)
+    });
+    report.stage("kube", &["cluster", "java"], |tally| {
+        let kubeconfig = cluster::kubeconfig(place);
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let messages = size.messages().to_string();
+        let words = [
+            "kube",
+            "--local",
+            "--kubeconfig",
+            &kubeconfig,
+            "--messages",
+            &messages,
+        ];
+        run_lines(&mut harness(place, &words), |line| tally.line(line))
+    });
+    report.stage("down", &["kubernetes"], |_| cluster::tool(place, ["down"]));
+}
+
+/// `cargo xtask e2e [FILTER]`: on this machine.
+pub(crate) fn end_to_end(place: &Place, filter: &[&str]) -> ExitCode {
+    let mut report = Report::default();
+    report.stage("build", &[], |_| build(place));
+    host(place, &mut report, filter, Size::Test);
+    report.finish()
+}
+
+/// `cargo xtask e2e --kubeconfig FILE [FILTER]`: on a cluster that has the operator already.
+pub(crate) fn end_to_end_on(place: &Place, file: &str, filter: &[&str]) -> ExitCode {
+    let mut report = Report::default();
+    report.stage("build", &[], |_| build(place));
+    report.stage("java", &["build"], |_| prepare(place));
+    report.stage("kube", &["java"], |tally| {
+        let words = [&["kube", "--kubeconfig", file], filter].concat();
+        run_lines(&mut harness(place, &words), |line| tally.line(line))
+    });
+    report.finish()
+}
+
+pub(crate) fn golden(place: &Place) -> Result<()> {
+    build(place)?;
+    prepare(place)?;
+    run(&mut harness(place, &["golden"]))
+}
+
+/// The program and the harness, as the image and the tests use them.
+pub(crate) fn build(place: &Place) -> Result<()> {
+    let packages = ["--package", "gantry", "--package", "gantry-e2e"];
+    run(cargo(place, ["build", "--target", TARGET]).args(packages))
+}
+
+/// Jars of the official clients and the programs that use them.
+pub(crate) fn prepare(place: &Place) -> Result<()> {
+    run(&mut harness(place, &["prepare"]))
+}
+
+fn harness(place: &Place, words: &[&str]) -> std::process::Command {
+    command(place, place.program("e2e"), words)
+}
+
+impl Size {
+    fn word(self) -> &'static str {
+        match self {
+            Size::Test => "test",
+            Size::Verify => "verify",
+        }
+    }
+
+    /// Runs of the tests on this machine, each with other random numbers.
+    fn seeds(self) -> u32 {
+        match self {
+            Size::Test => 1,
+            Size::Verify => 10,
+        }
+    }
+
+    /// Messages that outlive a node on the cluster.
+    fn messages(self) -> u32 {
+        match self {
+            Size::Test => 10_000,
+            Size::Verify => 200_000,
+        }
+    }
+}
