@@ -63,7 +63,7 @@ async fn metrics(lab: &mut Lab) -> anyhow::Result<()> {
         ("rocketmq_throughput_out_total", &label, bytes, bytes * 1.5),
         (
             "rocketmq_rpc_latency_milliseconds_count",
-            "request_code=\"SEND_MESSAGE_V2\"",
+            "request_code=\"send_message_v2\"",
             count,
             f64::MAX,
         ),
