@@ -45,6 +45,8 @@ pub struct Broker {
     pub registration: Arc<register::Registration>,
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
+    /// For what starts on a thread of the store.
+    pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
     pub memory_bytes: u64,
 }

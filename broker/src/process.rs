@@ -22,6 +22,7 @@ use crate::clients::Clients;
 use crate::hold::{self, Holds};
 use crate::metrics::Metrics;
 use crate::register::{self, Registration};
+use crate::request::state_record;
 use crate::tables::{Change, Tables};
 use crate::{Broker, Config, config, endpoint};
 
@@ -159,6 +160,7 @@ fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
         metrics: Metrics::new(&config.cluster, &config.broker, counts),
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
+        runtime: tokio::runtime::Handle::current(),
         memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
         config,
     })
@@ -213,8 +215,8 @@ async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
         let offsets = broker.tables_mut().take_dirty_offsets();
         if !offsets.is_empty() {
             // They count already: to apply them again at the commit could undo newer ones.
-            let (kind, payload) = Change::Offsets(offsets).encode();
-            broker.write(kind, &payload, |written| {
+            let record = state_record(&[Change::Offsets(offsets)]);
+            broker.write(record, |written| {
                 if let Err(refusal) = written {
                     tracing::warn!(%refusal, "consumer offsets not written");
                 }

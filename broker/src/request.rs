@@ -82,18 +82,24 @@ impl Broker {
             .answered(request, answer.code, false, received.elapsed());
     }
 
-    /// Writes a change to the log; `done` runs once it has committed and been applied, or when
-    /// it could not be written.
+    /// Writes changes to the log, as one record; `done` runs once it has committed and they have
+    /// been applied, or when it could not be written. It runs on the store's thread.
     pub(crate) fn change(
         self: &Arc<Self>,
-        change: Change,
+        changes: Vec<Change>,
         done: impl FnOnce(&Arc<Self>, Result<(), Refusal>) + Send + 'static,
     ) {
         let broker = Arc::clone(self);
-        let (kind, payload) = change.encode();
-        self.write(kind, &payload, move |appended| {
+        let record = state_record(&changes);
+        self.write(record, move |appended| {
             let result = appended.map(|appended| {
-                if broker.tables_mut().apply(change, appended.store_ms) {
+                let mut tables = broker.tables_mut();
+                let mut registered = false;
+                for change in changes {
+                    registered |= tables.apply(change, appended.store_ms);
+                }
+                drop(tables);
+                if registered {
                     broker.registration.changed();
                 }
             });
@@ -101,14 +107,12 @@ impl Broker {
         });
     }
 
-    /// Writes an entry to the log as a state record of its own.
+    /// Writes a state record to the log.
     pub(crate) fn write(
         &self,
-        kind: u8,
-        payload: &[u8],
+        record: Bytes,
         done: impl FnOnce(Result<Appended, Refusal>) + Send + 'static,
     ) {
-        let body = state::encode(&[Entry { kind, payload }]);
         let message = Message {
             topic: STATE_TOPIC.into(),
             queue: 0,
@@ -118,7 +122,7 @@ impl Broker {
             born_host: self.config.store_host,
             reconsume_times: 0,
             prepared_offset: 0,
-            body: body.into(),
+            body: record,
             properties: Bytes::new(),
         };
         let then = |appended: Result<_, AppendError>| {
@@ -135,7 +139,7 @@ impl Broker {
             body: Bytes::new(),
             ..request.clone()
         };
-        self.change(change, move |broker, result| {
+        self.change(vec![change], move |broker, result| {
             let answer = match result {
                 Ok(()) => request.answer(ResponseCode::Success),
                 Err(refusal) => refusal.answer(&request),
@@ -143,6 +147,19 @@ impl Broker {
             broker.reply(&request, &answer, &peer, received);
         });
     }
+}
+
+/// The body of the state record that says these changes.
+pub(crate) fn state_record(changes: &[Change]) -> Bytes {
+    let encoded: Vec<(u8, Vec<u8>)> = changes.iter().map(Change::encode).collect();
+    let entries: Vec<Entry<'_>> = encoded
+        .iter()
+        .map(|(kind, payload)| Entry {
+            kind: *kind,
+            payload,
+        })
+        .collect();
+    state::encode(&entries).into()
 }
 
 /// Not stored: 14, on which Java and Go clients try again elsewhere. Never 10, 11 or 12, which

@@ -1,6 +1,7 @@
 //! Heartbeats and membership (`ClientManageProcessor.java`, `ConsumerManageProcessor.java`).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use net::Peer;
 use protocol::body::{ConsumerList, HeartbeatData, SubscriptionGroupConfig, TopicConfig};
@@ -15,21 +16,37 @@ use crate::clients::Changed;
 use crate::tables::Change;
 
 pub(super) fn heartbeat(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
-    let heartbeat: HeartbeatData = from_fastjson(&request.body)?;
-    for consumer in &heartbeat.consumer_data_set {
-        // A group that may not be created is heard all the same: its pulls are refused.
-        if let Some(group) = broker.group_or_create(&consumer.group_name) {
-            create_retry_topic(broker, &group);
-        }
+    let data: HeartbeatData = from_fastjson(&request.body)?;
+    let groups = data
+        .consumer_data_set
+        .iter()
+        .map(|consumer| consumer.group_name.as_str());
+    let missing: Vec<Change> = groups.flat_map(|group| broker.missing(group)).collect();
+    if missing.is_empty() {
+        return Ok(Some(heard(broker, request, &data, peer)));
     }
-    let heard = broker.clients().heard(&heartbeat, peer);
+    let received = Instant::now();
+    let (request, peer) = (request.clone(), Arc::clone(peer));
+    broker.change(missing, move |broker, result| {
+        if let Err(refusal) = result {
+            // The members are heard all the same; the next heartbeat tries again.
+            tracing::warn!(%refusal, client = data.client_id, "groups not created");
+        }
+        let answer = heard(broker, &request, &data, &peer);
+        broker.reply(&request, &answer, &peer, received);
+    });
+    Ok(None)
+}
+
+fn heard(broker: &Broker, request: &Frame, data: &HeartbeatData, peer: &Arc<Peer>) -> Frame {
+    let heard = broker.clients().heard(data, peer);
     notify_members(broker, heard.changed);
-    Ok(Some(request.answer(ResponseCode::Success).with_header(
-        &HeartbeatAnswer {
+    request
+        .answer(ResponseCode::Success)
+        .with_header(&HeartbeatAnswer {
             version_2: true,
             subscription_changed: heard.subscription_changed,
-        },
-    )))
+        })
 }
 
 /// Tells the members of groups that changed, where their group wants it.
@@ -72,47 +89,38 @@ pub(super) fn consumer_list(broker: &Arc<Broker>, request: &Frame) -> Answer {
 }
 
 impl Broker {
-    /// The group's settings; an unknown group is created where that is allowed, and has its
-    /// settings from now on.
-    pub(crate) fn group_or_create(self: &Arc<Self>, name: &str) -> Option<SubscriptionGroupConfig> {
-        let known = self.tables().group(name);
-        if let Some(known) = known {
-            return Some((*known).clone());
+    /// What must be written before the members of a group can be served: the group, where it is
+    /// unknown and may be created, and the retry topic to which every consumer subscribes.
+    pub(crate) fn missing(&self, name: &str) -> Vec<Change> {
+        let tables = self.tables();
+        let known = tables.group(name);
+        let may_create =
+            self.config.properties.auto_create_subscription_group && validate_group(name).is_ok();
+        if known.is_none() && !may_create {
+            return Vec::new();
         }
-        if !self.config.properties.auto_create_subscription_group || validate_group(name).is_err() {
-            return None;
-        }
-        let created = SubscriptionGroupConfig {
-            group_name: name.to_owned(),
-            ..SubscriptionGroupConfig::default()
-        };
-        let group = name.to_owned();
-        self.change(
-            Change::Group(created.clone()),
-            move |_, result| match result {
-                Ok(()) => tracing::info!(group, "consumer group created by its first member"),
-                Err(refusal) => tracing::warn!(group, %refusal, "consumer group not created"),
+        let mut missing = Vec::new();
+        let group = known.map_or_else(
+            || {
+                let created = SubscriptionGroupConfig {
+                    group_name: name.to_owned(),
+                    ..SubscriptionGroupConfig::default()
+                };
+                missing.push(Change::Group(created.clone()));
+                tracing::info!(group = name, "consumer group created by its first member");
+                created
             },
+            |known| (*known).clone(),
         );
-        Some(created)
-    }
-}
-
-/// Every consumer subscribes to its group's retry topic, which must have a route.
-fn create_retry_topic(broker: &Arc<Broker>, group: &SubscriptionGroupConfig) {
-    let name = retry_topic(&group.group_name);
-    if group.retry_queue_nums <= 0 || broker.tables().topic(&name).is_some() {
-        return;
-    }
-    let topic = TopicConfig {
-        topic_name: name.clone(),
-        read_queue_nums: group.retry_queue_nums,
-        write_queue_nums: group.retry_queue_nums,
-        ..TopicConfig::default()
-    };
-    broker.change(Change::Topic(topic), move |_, result| {
-        if let Err(refusal) = result {
-            tracing::warn!(topic = name, %refusal, "retry topic not created");
+        let retry = retry_topic(name);
+        if group.retry_queue_nums > 0 && tables.topic(&retry).is_none() {
+            missing.push(Change::Topic(TopicConfig {
+                topic_name: retry,
+                read_queue_nums: group.retry_queue_nums,
+                write_queue_nums: group.retry_queue_nums,
+                ..TopicConfig::default()
+            }));
         }
-    });
+        missing
+    }
 }

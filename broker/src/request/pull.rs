@@ -34,6 +34,32 @@ impl Filter {
 
 pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = PullMessage::read(&request.fields)?;
+    let known = broker.tables().group(&header.group).is_some();
+    let missing = if known {
+        Vec::new()
+    } else {
+        broker.missing(&header.group)
+    };
+    if missing.is_empty() {
+        return pull_of_group(broker, request, header, peer);
+    }
+    let received = Instant::now();
+    let (request, peer) = (request.clone(), Arc::clone(peer));
+    broker.change(missing, move |broker, result| {
+        let pulled = result.and_then(|()| pull_of_group(broker, &request, header, &peer));
+        if let Err(refusal) = pulled {
+            broker.reply(&request, &refusal.answer(&request), &peer, received);
+        }
+    });
+    Ok(None)
+}
+
+fn pull_of_group(
+    broker: &Arc<Broker>,
+    request: &Frame,
+    header: PullMessage,
+    peer: &Arc<Peer>,
+) -> Answer {
     let flags = PullFlags(header.sys_flag);
     let group = readable_group(broker, &header.group)?;
     readable_topic(broker, &header)?;
@@ -78,7 +104,8 @@ pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
             ..
         }) => {
             let broker = Arc::clone(broker);
-            tokio::task::spawn_blocking(move || {
+            let runtime = broker.runtime.clone();
+            runtime.spawn_blocking(move || {
                 let read = read(&broker, &held, Wait::ForDisk);
                 finish(&broker, held, read, may_wait, received);
             });
@@ -192,8 +219,8 @@ fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
     }
 }
 
-fn readable_group(broker: &Arc<Broker>, name: &str) -> Result<SubscriptionGroupConfig, Refusal> {
-    let group = broker.group_or_create(name).ok_or_else(|| {
+fn readable_group(broker: &Broker, name: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+    let group = broker.tables().group(name).ok_or_else(|| {
         let remark = format!("subscription group [{name}] does not exist");
         Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
     })?;

@@ -62,7 +62,7 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         .ok_or_else(|| unknown(&send.header.topic))?;
     tracing::info!(topic = created.topic_name, peer = %peer.address, "created by a send");
     broker.change(
-        Change::Topic(created.clone()),
+        vec![Change::Topic(created.clone())],
         move |broker, result| match result {
             Ok(()) => send.append(broker, &created),
             Err(refusal) => send.refuse(broker, &refusal),
