@@ -259,7 +259,7 @@ fn changed<'a>(
 
 fn sends() -> Vec<Row> {
     let long_topic = "t".repeat(128);
-    let long_properties = "p".repeat(32_768);
+    let long_properties = format!("filler\u{1}{}", "p".repeat(32_768));
     let one = |name, field, value| row(name, send(&[(field, value)], b"body"));
     vec![
         one("send that is sound", "b", Some("bad-input")),

@@ -73,7 +73,10 @@ mod tests {
             .iter()
             .map(|(code, name)| ((*name).to_owned(), code.number()))
             .collect();
-        assert_eq!(ours, java("response"));
+        // Gantry has no controller, and Java's RPC codes never leave its process.
+        let mut java = java("response");
+        java.retain(|name, _| !name.starts_with("CONTROLLER_") && !name.starts_with("RPC_"));
+        assert_eq!(ours, java);
     }
 
     #[test]

@@ -61,8 +61,14 @@ async fn metrics(lab: &mut Lab) -> anyhow::Result<()> {
         ("rocketmq_messages_out_total", &label, count, count),
         ("rocketmq_throughput_in_total", &label, bytes, bytes * 1.5),
         ("rocketmq_throughput_out_total", &label, bytes, bytes * 1.5),
-        ("rocketmq_rpc_latency_count", "", count, f64::MAX),
-        ("rocketmq_storage_disk_bytes", "", bytes, f64::MAX),
+        (
+            "rocketmq_rpc_latency_milliseconds_count",
+            "send_message_v2",
+            count,
+            f64::MAX,
+        ),
+        ("rocketmq_storage_size_bytes", "", bytes, f64::MAX),
+        ("gantry_disk_used_bytes", "", bytes, f64::MAX),
         ("gantry_connections", "", 1.0, 100.0),
     ];
     for (name, label, least, most) in rows {

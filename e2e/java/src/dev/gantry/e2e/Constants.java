@@ -30,8 +30,10 @@ public final class Constants {
         TreeMap<String, Integer> named = new TreeMap<>();
         for (Class<?> level = constants; level != Object.class; level = level.getSuperclass()) {
             for (Field field : level.getDeclaredFields()) {
-                if (Modifier.isStatic(field.getModifiers()) && field.getType() == int.class) {
-                    named.put(field.getName(), field.getInt(null));
+                Class<?> type = field.getType();
+                boolean number = type == int.class || type == short.class;
+                if (Modifier.isStatic(field.getModifiers()) && number) {
+                    named.put(field.getName(), ((Number) field.get(null)).intValue());
                 }
             }
         }

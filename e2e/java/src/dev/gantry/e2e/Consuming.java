@@ -29,6 +29,8 @@ final class Consuming {
             ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
             : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
         consumer.setPersistConsumerOffsetInterval(fields.number("persistMs", 5_000));
+        // Shutting down waits for the listener, so that what was recorded is also committed.
+        consumer.setAwaitTerminationMillisWhenShutdown(10_000);
         consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             for (MessageExt message : messages) {
