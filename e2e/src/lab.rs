@@ -3,6 +3,7 @@
 //! A test that stops or kills something starts its own.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,17 +136,17 @@ impl Lab {
         self.jars.clone().context("invariant: set above")
     }
 
-    /// The JVM with this client; one that has died is replaced at the next test.
+    /// The JVM with this client.
     pub async fn driver(&mut self, client: Client) -> anyhow::Result<&mut Driver> {
         let jars = self.jars().await?;
         let home = self.dir.path().join(format!("{client:?}"));
-        if !self.drivers.contains_key(&client) {
-            let driver = Driver::start(&jars, client, &home).await?;
-            self.drivers.insert(client, driver);
+        match self.drivers.entry(client) {
+            Entry::Occupied(driver) => Ok(driver.into_mut()),
+            Entry::Vacant(place) => {
+                let driver = Driver::start(&jars, client, &home).await?;
+                Ok(place.insert(driver))
+            }
         }
-        self.drivers
-            .get_mut(&client)
-            .context("invariant: set above")
     }
 
     /// The site that tests share when they break nothing.

@@ -51,7 +51,7 @@ struct Arguments {
 enum Stage {
     /// Gantry's processes and official Java on this machine
     Host {
-        /// The binary under test
+        /// The binary under test; without it the one that lies beside this program
         #[arg(long)]
         gantry: Option<PathBuf>,
         /// Of everything that is random in the tests
@@ -99,7 +99,11 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
             seed,
             filter,
         } => {
-            let mut lab = Lab::new(gantry, seed)?;
+            let gantry = match gantry {
+                Some(path) => path,
+                None => std::env::current_exe()?.with_file_name("gantry"),
+            };
+            let mut lab = Lab::new(Some(gantry), seed)?;
             Ok(runner::run(&mut lab, &host::tests(), filter.as_deref())
                 .await?
                 .code())

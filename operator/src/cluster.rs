@@ -106,7 +106,6 @@ async fn converge(
     status.groups = open.buffered(GROUPS_AT_ONCE_MAX).try_collect().await?;
     status.name_servers = valid.name_servers();
     status.selector = as_text(&valid.selector(Part::Brokers));
-    status.ready_groups = 0;
     if cluster
         .status
         .as_ref()
@@ -208,7 +207,7 @@ async fn apply_broker(
         &build::broker_set(valid, group, &config, &template_size),
     )
     .await?;
-    if *size != template_size {
+    if !observe::same_size(size, &template_size) {
         grow(operator, valid, group).await?;
     }
     Ok(set)
@@ -223,7 +222,9 @@ async fn grow(operator: &Operator, valid: &ValidCluster, group: i32) -> Result<(
         return Ok(());
     };
     let size = &valid.spec.storage.size;
-    if observe::requested(&claim).is_some_and(|found| found.0 == *size) {
+    let grown = observe::requested(&claim).is_some_and(|found| observe::same_size(&found.0, size));
+    // Only a claim with a volume can grow; before that, nothing is stored yet.
+    if grown || !observe::is_bound(&claim) {
         return Ok(());
     }
     tracing::info!(claim = name, size, "the volume grows");

@@ -94,9 +94,10 @@ impl Error {
     }
 }
 
+/// The sentence of an error. The API server may add the whole difference below it.
 fn said(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
+        kube::Error::Api(status) => status.message.lines().next().unwrap_or_default().to_owned(),
         other => other.to_string(),
     }
 }

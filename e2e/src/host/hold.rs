@@ -74,9 +74,13 @@ async fn times_out(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let sent = lab.record_file("sent");
     let driver = lab.driver(Client::V5).await?;
     driver
-        .ask(produce(&site, "hold-time", &sent).with("count", 8))
+        .ask(
+            produce(&site, "hold-time", &sent)
+                .with("count", 8)
+                .with("threads", 1),
+        )
         .await?;
-    // Java knows the group of a pull only from a consumer's heartbeat or its own creation.
+    // One sender goes round the four queues: two messages each.
     let hold = HOLD_MS.to_string();
     let request = raw::json_request(
         PULL_MESSAGE,

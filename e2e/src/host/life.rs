@@ -112,14 +112,14 @@ async fn other_cluster(lab: &mut Lab) -> anyhow::Result<()> {
     first.signal(Signal::TERM);
     first.ended(STOP).await?;
     let mut other = plan.clone();
-    other.cluster = "another".to_owned();
+    "another".clone_into(&mut other.cluster);
     let said = refused(lab, &plan, &other).await?;
     ensure!(
         said.contains("another") && said.contains("e2e"),
         "it said: {said}"
     );
     let mut other = plan.clone();
-    other.name = "broker-other".to_owned();
+    "broker-other".clone_into(&mut other.name);
     let said = refused(lab, &plan, &other).await?;
     ensure!(
         said.contains("broker-other") && said.contains(&plan.name),

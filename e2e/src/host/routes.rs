@@ -81,7 +81,8 @@ async fn learns_again(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let second = lab.name_server(target).await?;
     let mut plan = lab.plan("learn", &[first.address, second.address])?;
     if target == Target::Gantry {
-        plan.extra_yaml = "properties:\n  registerNameServerPeriod: 10000\n".to_owned();
+        plan.extra_yaml
+            .push_str("properties:\n  registerNameServerPeriod: 10000\n");
     }
     let broker = lab.broker(target, &plan).await?;
     // A registration can't outlive the process that held it; the other one keeps its own.

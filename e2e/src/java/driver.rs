@@ -50,9 +50,8 @@ impl Command {
         }
     }
 
-    pub fn with(mut self, name: &str, value: impl Display) -> Self {
-        self.0.push_str(&format!("\t{name}={value}"));
-        self
+    pub fn with(self, name: &str, value: impl Display) -> Self {
+        Self(format!("{}\t{name}={value}", self.0))
     }
 }
 

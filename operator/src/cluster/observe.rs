@@ -114,6 +114,36 @@ pub(super) fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
         .get("storage")
 }
 
+pub(super) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Bound")
+}
+
+/// True for two quantities of the same size: the API server writes 2048Mi as 2Gi.
+pub(super) fn same_size(one: &str, other: &str) -> bool {
+    one == other || bytes(one).is_some_and(|bytes_of_one| bytes(other) == Some(bytes_of_one))
+}
+
+/// The bytes of a whole quantity; None for one with a fraction or an exponent.
+fn bytes(quantity: &str) -> Option<u128> {
+    const KILO: u128 = 1000;
+    const KIBI: u128 = 1024;
+    let digits = quantity.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u128 = digits.parse().ok()?;
+    let power = |unit: &str| "kMGTPE".find(unit).map_or(0, |at| at as u32 + 1);
+    let factor = match quantity.strip_prefix(digits)? {
+        "" => 1,
+        "Ki" => KIBI,
+        unit @ ("Mi" | "Gi" | "Ti" | "Pi" | "Ei") => KIBI.pow(power(unit.trim_end_matches('i'))),
+        unit @ ("k" | "M" | "G" | "T" | "P" | "E") => KILO.pow(power(unit)),
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
 fn is_observed(set: &StatefulSet) -> bool {
     let seen = set
         .status

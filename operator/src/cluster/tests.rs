@@ -154,6 +154,26 @@ fn an_endpoint_is_ready_unless_it_says_no() {
     }
 }
 
+#[test]
+fn sizes_are_compared_by_their_bytes() {
+    let table = [
+        ("1Gi", "1Gi", true),
+        ("2048Mi", "2Gi", true),
+        ("1024", "1Ki", true),
+        ("1000k", "1M", true),
+        ("5E", "5000P", true),
+        ("1Gi", "1G", false),
+        ("1.5Gi", "1536Mi", false),
+        ("1.5Gi", "1.5Gi", true),
+        ("", "0", false),
+        ("1Zi", "1", false),
+        ("99999999999999999999999999999999999999Ei", "1", false),
+    ];
+    for (one, other, expected) in table {
+        assert_eq!(observe::same_size(one, other), expected, "{one} {other}");
+    }
+}
+
 fn cluster(yaml: &str) -> BrokerCluster {
     let documents = read(yaml).unwrap();
     let [Document::BrokerCluster(cluster)] = documents.as_slice() else {
