@@ -4,6 +4,7 @@
 //! - [`client`]: a JVM inside the cluster's network
 //! - [`resources`]: the corpus of accepted and refused resources, judged by the API server
 //! - [`cluster`]: a BrokerCluster with a Topic and a ConsumerGroup: conditions, events, pages
+//! - [`pages`]: metrics and probes of every pod
 //! - [`messages`]: 10,000 messages that outlive a pod and a node
 //!
 //! The operator is there already; everything else happens in a namespace of the run's own. The
@@ -14,6 +15,7 @@ pub mod kubectl;
 pub mod client;
 pub mod resources;
 pub mod cluster;
+pub mod pages;
 pub mod messages;
 
 use std::path::PathBuf;
@@ -113,7 +115,7 @@ pub fn tests() -> Vec<Test<Lab>> {
             Box::pin(cluster::addresses(lab))
         }),
         ("metrics_and_probes_are_served_by_every_pod", |lab| {
-            Box::pin(cluster::pages(lab))
+            Box::pin(pages::of_every_pod(lab))
         }),
         ("messages_outlive_pod_and_node", |lab| {
             Box::pin(messages::outlive_pod_and_node(lab))

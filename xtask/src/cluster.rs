@@ -10,8 +10,9 @@ use std::process::{Child, Command};
 
 use anyhow::Result;
 
-use crate::place::{Place, TARGET};
-use crate::process::{background, cargo, command, run};
+use crate::place::Place;
+use crate::process::{background, command, run};
+use crate::stages;
 
 /// Name of the log of the background build.
 pub(crate) const COMPILE: &str = "cluster-build";

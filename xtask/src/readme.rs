@@ -18,7 +18,7 @@ use crate::process::{clean, run_lines, terminate};
 use crate::report::Tally;
 
 /// Each line to try contains one of these; the greeting is whole when all have been seen.
-const KINDS: [&str; 3] = ["gantry", "java", "curl"];
+const KINDS: [&str; 3] = ["gantry", "mvn", "curl"];
 const START_MINUTES_MAX: u64 = 40;
 const LINE_SECONDS_MAX: u32 = 180;
 const STOP_SECONDS_MAX: u64 = 15;
@@ -151,10 +151,10 @@ mod tests {
         let lines = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
         assert!(whole(&lines(&[
             "A=b target/gantry topic list",
-            "java -cp x Y",
+            "mvn -q compile",
             "curl -s u"
         ])));
-        assert!(!whole(&lines(&["gantry run java", "curl -s u"])));
+        assert!(!whole(&lines(&["gantry mvn", "curl -s u"])));
         assert!(!whole(&lines(&[])));
     }
 }

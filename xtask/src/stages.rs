@@ -151,10 +151,11 @@ pub(crate) fn golden(place: &Place) -> Result<()> {
     run(&mut harness(place, &["golden"]))
 }
 
-/// The program and the harness, as the image and the tests use them.
+/// Programs and tests, in the one way they are built here: to choose single packages would
+/// choose other features of dependencies, and compile those again.
 pub(crate) fn build(place: &Place) -> Result<()> {
-    let packages = ["--package", "gantry", "--package", "gantry-e2e"];
-    run(cargo(place, ["build", "--target", TARGET]).args(packages))
+    let what = ["build", "--workspace", "--all-targets", "--target", TARGET];
+    run(&mut cargo(place, what))
 }
 
 /// Jars of the official clients and the programs that use them.

@@ -1,5 +1,5 @@
 //! A BrokerCluster of two groups with a Topic and a ConsumerGroup: the three resources become
-//! Ready, say so in events, and have the objects and pages that their users rely on.
+//! Ready, say so in events, and have the volumes and addresses that their users rely on.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,30 +12,19 @@ use super::kubectl::{Kubectl, text};
 use super::{Lab, READY};
 use crate::runner::until;
 
-pub const TOPIC: &str = "orders";
 pub const GROUPS: usize = 2;
 pub const QUEUES: usize = 4;
 
-const PAGES_PORT: u16 = 5557;
-const BROKERS: &str = "--selector=app.kubernetes.io/component=broker";
-const NAME_SERVERS: &str = "--selector=app.kubernetes.io/component=namesrv";
+pub const BROKERS: &str =
+    "--selector=app.kubernetes.io/instance=shop,app.kubernetes.io/component=broker";
 const EVENT_WAIT: Duration = Duration::from_secs(20);
 
 /// The resources of this stage, by kind and name.
-const RESOURCES: [&str; 3] = [
+const RESOURCES: [&str; 4] = [
     "brokercluster/shop",
     "topic/orders",
+    "topic/returns",
     "consumergroup/packers",
-];
-
-/// Metrics that every broker must have, under the names of RocketMQ 5.
-const BROKER_METRICS: [&str; 6] = [
-    "rocketmq_messages_in_total",
-    "rocketmq_messages_out_total",
-    "rocketmq_throughput_in_total",
-    "rocketmq_throughput_out_total",
-    "rocketmq_storage_disk_reserve_time",
-    "rocketmq_rpc_latency",
 ];
 
 pub async fn become_ready(lab: &mut Lab) -> anyhow::Result<()> {
@@ -104,7 +93,8 @@ pub async fn addresses(lab: &mut Lab) -> anyhow::Result<()> {
         .filter(|claim| text(claim, "/status/phase") == "Bound");
     ensure!(
         bound.count() == GROUPS,
-        "not {GROUPS} bound volumes: {claims:?}"
+        "not {GROUPS} bound volumes among {} claims",
+        claims.len()
     );
     for pod in lab.kubectl.items(&["get", "pods", BROKERS]).await? {
         let group = group_of(&pod)?;
@@ -134,53 +124,6 @@ pub async fn addresses(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `/livez`, `/readyz` and `/metrics` of every broker and name server.
-pub async fn pages(lab: &mut Lab) -> anyhow::Result<()> {
-    ready(lab).await?;
-    let brokers = pods(&lab.kubectl, BROKERS).await?;
-    let name_servers = pods(&lab.kubectl, NAME_SERVERS).await?;
-    ensure!(brokers.len() == GROUPS, "brokers: {brokers:?}");
-    ensure!(!name_servers.is_empty(), "no name server");
-    for pod in brokers.iter().chain(&name_servers) {
-        lab.kubectl.page(pod, PAGES_PORT, "/livez").await?;
-        lab.kubectl.page(pod, PAGES_PORT, "/readyz").await?;
-        let metrics = lab.kubectl.page(pod, PAGES_PORT, "/metrics").await?;
-        ensure!(
-            metrics.lines().any(|l| l.starts_with("# TYPE ")),
-            "{pod} has no metric"
-        );
-        if brokers.contains(pod) {
-            let has = |name: &str| metrics.lines().any(|line| line.starts_with(name));
-            let missing: Vec<_> = BROKER_METRICS.iter().filter(|name| !has(name)).collect();
-            ensure!(missing.is_empty(), "{pod} lacks the metrics {missing:?}");
-        }
-    }
-    Ok(())
-}
-
-/// The sum of a metric over all brokers, for the samples of one topic.
-pub async fn sum_over_brokers(kubectl: &Kubectl, metric: &str, topic: &str) -> anyhow::Result<f64> {
-    let mut sum = 0.0;
-    for pod in pods(kubectl, BROKERS).await? {
-        let page = kubectl.page(&pod, PAGES_PORT, "/metrics").await?;
-        let label = format!("topic=\"{topic}\"");
-        let samples = page.lines().filter(|line| {
-            let named = line
-                .strip_prefix(metric)
-                .is_some_and(|rest| rest.starts_with('{'));
-            named && line.contains(&label)
-        });
-        for sample in samples {
-            sum += sample
-                .rsplit(' ')
-                .next()
-                .context("a sample has a value")?
-                .parse::<f64>()?;
-        }
-    }
-    Ok(sum)
-}
-
 /// The name servers' address as a client is given it.
 pub fn name_server(kubectl: &Kubectl) -> String {
     format!("shop-namesrv.{}.svc.cluster.local:9876", kubectl.namespace)
@@ -199,14 +142,6 @@ pub async fn cluster_ips(kubectl: &Kubectl) -> anyhow::Result<BTreeSet<String>> 
         found.insert(kubectl.value(&service, ".spec.clusterIP").await?);
     }
     Ok(found)
-}
-
-async fn pods(kubectl: &Kubectl, selector: &str) -> anyhow::Result<Vec<String>> {
-    let pods = kubectl.items(&["get", "pods", selector]).await?;
-    Ok(pods
-        .iter()
-        .map(|pod| text(pod, "/metadata/name").to_owned())
-        .collect())
 }
 
 /// `shop-broker-0` of the pod `shop-broker-0-0`.

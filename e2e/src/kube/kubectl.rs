@@ -84,13 +84,6 @@ impl Kubectl {
             .await?;
         Ok(())
     }
-
-    /// A page of a pod, through the API server: works from anywhere.
-    pub async fn page(&self, pod: &str, port: u16, path: &str) -> anyhow::Result<String> {
-        let namespace = &self.namespace;
-        let raw = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}");
-        self.ok(&["get", "--raw", &raw]).await
-    }
 }
 
 /// Text at a JSON pointer, or nothing.

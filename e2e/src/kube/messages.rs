@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use tokio::process::Command as Program;
 
 use super::client::tool;
-use super::cluster::{self, GROUPS, QUEUES, TOPIC};
+use super::cluster::{self, GROUPS, QUEUES};
 use super::kubectl::{Kubectl, text};
 use super::{Lab, READY};
 use crate::java::driver::Command;
@@ -20,6 +20,7 @@ use crate::process::run_ok;
 use crate::record::{self, Record};
 use crate::runner::until;
 
+const TOPIC: &str = "orders";
 const CONSUMERS: &str = "packers";
 const TOOL: Duration = Duration::from_mins(1);
 /// The node's silence is noticed after 12 s.
@@ -33,24 +34,30 @@ pub async fn outlive_pod_and_node(lab: &mut Lab) -> anyhow::Result<()> {
         text(broker, "/metadata/name"),
         text(broker, "/spec/nodeName"),
     );
-    let sent = send(lab, node).await?;
+    let sent = produce(lab, TOPIC, lab.options.messages, node).await?;
+    stable_addresses(&lab.kubectl, &sent).await?;
     delete_pod(&lab.kubectl, pod, text(broker, "/metadata/uid")).await?;
     if lab.options.local {
         lose_power(&lab.kubectl, pod, node).await?;
     }
-    let received = receive(lab, node, sent.len()).await?;
+    let received = consume(lab, TOPIC, sent.len(), node).await?;
     record::exactly(&sent, &received)?;
     record::without_gaps(&received)
 }
 
-async fn send(lab: &mut Lab, node: &str) -> anyhow::Result<Vec<Record>> {
-    let messages = lab.options.messages;
-    let file = lab.record_file("sent");
+/// Sends over all queues, from a node that is not `node`; every send must succeed.
+pub async fn produce(
+    lab: &mut Lab,
+    topic: &str,
+    messages: usize,
+    node: &str,
+) -> anyhow::Result<Vec<Record>> {
+    let file = lab.record_file(&format!("sent-{topic}"));
     let mut driver = lab.driver_away_from(node).await?;
     let produce = Command::new("produce")
         .with("namesrv", cluster::name_server(&lab.kubectl))
-        .with("topic", TOPIC)
-        .with("prefix", "order")
+        .with("topic", topic)
+        .with("prefix", topic)
         .with("count", messages)
         .with("threads", 8)
         .with("record", file.display());
@@ -69,13 +76,6 @@ async fn send(lab: &mut Lab, node: &str) -> anyhow::Result<Vec<Record>> {
     );
     let queues = record::queues(&sent);
     ensure!(queues == GROUPS * QUEUES, "{queues} queues have messages");
-    stable_addresses(&lab.kubectl, &sent).await?;
-    let counted = cluster::sum_over_brokers(&lab.kubectl, "rocketmq_messages_in_total", TOPIC);
-    let counted = counted.await?;
-    ensure!(
-        counted >= messages as f64,
-        "the brokers counted {counted} of {messages}"
-    );
     Ok(sent)
 }
 
@@ -146,26 +146,29 @@ async fn comes_back(
     .await
 }
 
-async fn receive(lab: &mut Lab, node: &str, count: usize) -> anyhow::Result<Vec<Record>> {
-    let file = lab.record_file("received");
+/// Receives with a consumer group that begins at the first offset.
+pub async fn consume(
+    lab: &mut Lab,
+    topic: &str,
+    messages: usize,
+    node: &str,
+) -> anyhow::Result<Vec<Record>> {
+    let file = lab.record_file(&format!("received-{topic}"));
     let mut driver = lab.driver_away_from(node).await?;
     let start = Command::new("consume-start")
-        .with("id", "late")
+        .with("id", topic)
         .with("namesrv", cluster::name_server(&lab.kubectl))
-        .with("topic", TOPIC)
+        .with("topic", topic)
         .with("group", CONSUMERS)
         .with("from", "first")
         .with("record", file.display());
     driver.ask(start).await?;
+    let wait = Command::new("consume-wait")
+        .with("id", topic)
+        .with("distinct", messages);
+    driver.ask(wait).await?;
     driver
-        .ask(
-            Command::new("consume-wait")
-                .with("id", "late")
-                .with("distinct", count),
-        )
-        .await?;
-    driver
-        .ask(Command::new("consume-stop").with("id", "late"))
+        .ask(Command::new("consume-stop").with("id", topic))
         .await?;
     record::read(&file)
 }

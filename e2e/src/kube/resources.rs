@@ -43,9 +43,11 @@ pub async fn refused(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether one of the causes in kubectl's answer ends with the very message.
+/// Whether one of the causes in kubectl's answer ends with the very message; of an unsupported
+/// value the server also lists the supported ones.
 fn says(answer: &str, message: &str) -> bool {
     let ends = |line: &str| {
+        let line = line.split(": supported values: ").next().unwrap_or(line);
         let before = line
             .trim_end()
             .trim_end_matches(['.', ']'])
@@ -71,11 +73,7 @@ async fn judged(kubectl: &Kubectl, file: &Path) -> anyhow::Result<anyhow::Result
     }
     let newest = document_file(newest)?;
     let path = newest.path().to_string_lossy();
-    let verb = if before.is_empty() {
-        "create"
-    } else {
-        "replace"
-    };
+    let verb = if before.is_empty() { "create" } else { "apply" };
     let answer = kubectl
         .attempt(&[verb, "--dry-run=server", "--filename", &path])
         .await?;
