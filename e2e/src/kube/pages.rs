@@ -49,12 +49,12 @@ pub async fn of_every_pod(lab: &mut Lab) -> anyhow::Result<()> {
     ensure!(operators > 0, "no operator in {namespace}");
     let counted = sum(kubectl, "rocketmq_messages_in_total", TOPIC).await?;
     ensure!(
-        counted == MESSAGES as f64,
+        counted as usize == MESSAGES,
         "the brokers counted {counted} of {MESSAGES} in"
     );
     let counted = sum(kubectl, "rocketmq_messages_out_total", TOPIC).await?;
     ensure!(
-        counted == MESSAGES as f64,
+        counted as usize == MESSAGES,
         "the brokers counted {counted} of {MESSAGES} out"
     );
     Ok(())
