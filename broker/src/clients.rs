@@ -3,6 +3,8 @@
 //! A client lives as long as its connection. Subscriptions belong to the group, as the newest
 //! heartbeat of a member says them (`ConsumerManager.java`, `ConsumerGroupInfo.java`).
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -5,6 +5,8 @@
 //! queues; one loop does the reading and answering. A pull is held once: looked at anew, it is
 //! answered, or goes back to waiting for what is left of its time.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 

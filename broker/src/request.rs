@@ -2,6 +2,8 @@
 //!
 //! A handler returns the answer, or [`Later`] when it answers through the peer itself.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 pub mod pull;
 mod client;
 mod group;

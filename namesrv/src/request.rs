@@ -1,6 +1,8 @@
 //! What the name server answers: one match over the request codes
 //! (`DefaultRequestProcessor.java`, `ClientRequestProcessor.java`).
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use net::{Handler, Peer};

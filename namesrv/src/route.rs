@@ -7,6 +7,8 @@
 //! - a registration with a lower epoch (`stateVersion`) than the live one of the same broker id
 //!   is a deposed master's: refused, and the loss of its connection changes nothing
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use protocol::body::{

@@ -1,5 +1,7 @@
 //! A connection of ours to somebody else's server: one call at a time, each with a deadline.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::io;
 use std::time::Duration;
 

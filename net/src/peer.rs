@@ -2,6 +2,8 @@
 //! queued and written together by the connection's own task. A client that does not read what
 //! it asked for is disconnected when too many bytes wait for it.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -4,6 +4,8 @@
 //! frame, says nothing for too long, takes too long over one frame, does not read its answers,
 //! or when the server stops.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};

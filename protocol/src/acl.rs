@@ -1,6 +1,8 @@
 //! Request signatures (`AclUtils.java`, `AclSigner.java`): HMAC-SHA1 in base64 over the values
 //! of all fields but the signature, in the order of their names, and the body behind them.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;

@@ -4,6 +4,8 @@
 //! with a span each: two allocations a header, a linear look-up. [`header!`] declares a typed
 //! header once: field, wire name, whether it is required.
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;

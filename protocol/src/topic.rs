@@ -1,6 +1,8 @@
 //! Names of topics and groups, and the rules they obey (`TopicValidator.java`,
 //! `NamespaceUtil.java`, `MixAll.java`).
 
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 pub const TOPIC_BYTES_MAX: usize = 127;
 pub const RETRY_TOPIC_BYTES_MAX: usize = 255;
 pub const GROUP_BYTES_MAX: usize = 120;
