@@ -27,6 +27,8 @@ pub struct Held {
     pub filter: Filter,
     pub peer: Arc<Peer>,
     pub deadline: Instant,
+    /// It has been held, and is looked at anew.
+    pub waited: bool,
 }
 
 #[derive(Debug)]
@@ -186,6 +188,10 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
                 continue;
             }
             let may_wait = !stopping && held.deadline > now;
+            let held = Held {
+                waited: true,
+                ..held
+            };
             pull::look_again(&broker, held, may_wait);
         }
         if stopping {

@@ -11,8 +11,8 @@ use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use protocol::topic::is_system;
-use protocol::{RequestCode, ResponseCode};
+use protocol::topic::{is_system, retry_group};
+use protocol::{Frame, RequestCode, ResponseCode};
 
 use crate::Broker;
 
@@ -24,6 +24,7 @@ pub struct Metrics {
     bytes_in: IntCounterVec,
     bytes_out: IntCounterVec,
     latency: HistogramVec,
+    message_size: HistogramVec,
     /// By what is measured: see [`Gauges`].
     gauges: Gauges,
     counts: Arc<Counts>,
@@ -41,8 +42,16 @@ struct Gauges {
 }
 
 /// Bounds of `rocketmq_rpc_latency`, in ms.
-const LATENCY_MS: &[f64] = &[
-    1.0, 3.0, 5.0, 10.0, 100.0, 1_000.0, 3_000.0, 5_000.0, 10_000.0,
+const LATENCY_MS: &[f64] = &[1.0, 3.0, 5.0, 7.0, 10.0, 100.0, 1_000.0, 2_000.0, 3_000.0];
+
+/// Bounds of `rocketmq_message_size`, in bytes.
+const SIZE_BYTES: &[f64] = &[
+    1_024.0,
+    4_096.0,
+    524_288.0,
+    1_048_576.0,
+    2_097_152.0,
+    4_194_304.0,
 ];
 
 impl Metrics {
@@ -58,29 +67,45 @@ impl Metrics {
             register(&registry, IntCounterVec::new(opts(name, help), labels))
         };
         let gauge = |name, help| register(&registry, IntGauge::with_opts(opts(name, help)));
-        let topic = ["topic", "is_system"];
-        let group = ["topic", "consumer_group", "is_system"];
+        let storage = |name, help| {
+            let opts = opts(name, help).const_label("storage_type", "local");
+            register(
+                &registry,
+                IntGauge::with_opts(opts.const_label("storage_medium", "disk")),
+            )
+        };
+        let topic = ["topic", "message_type", "is_system"];
+        let group = ["topic", "consumer_group", "is_system", "is_retry"];
         let latency = HistogramOpts::from(opts(
             "rocketmq_rpc_latency_milliseconds",
             "From a request's arrival to its answer",
         ))
         .buckets(LATENCY_MS.to_vec());
-        let labels = ["protocol_type", "request_code", "response_code"];
+        let labels = [
+            "protocol_type",
+            "request_code",
+            "response_code",
+            "is_long_polling",
+            "result",
+        ];
+        let size = HistogramOpts::from(opts("rocketmq_message_size", "Bytes of records stored"))
+            .buckets(SIZE_BYTES.to_vec());
         let connections = opts("gantry_connections", "What is connected, by kind");
         Self {
             messages_in: counter("rocketmq_messages_in_total", "Messages stored", &topic),
             messages_out: counter("rocketmq_messages_out_total", "Messages delivered", &group),
             bytes_in: counter(
                 "rocketmq_throughput_in_total",
-                "Bytes of bodies stored",
+                "Bytes of records stored",
                 &topic,
             ),
             bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
             latency: register(&registry, HistogramVec::new(latency, &labels)),
+            message_size: register(&registry, HistogramVec::new(size, &topic)),
             gauges: Gauges {
                 connections: register(&registry, IntGaugeVec::new(connections, &["kind"])),
-                storage_size: gauge("rocketmq_storage_size_bytes", "Bytes of log kept"),
-                flush_behind: gauge(
+                storage_size: storage("rocketmq_storage_size_bytes", "Bytes of log kept"),
+                flush_behind: storage(
                     "rocketmq_storage_flush_behind_bytes",
                     "Bytes of log that are not yet on disk",
                 ),
@@ -98,7 +123,10 @@ impl Metrics {
     }
 
     pub(crate) fn message_in(&self, topic: &str, bytes: usize) {
-        let labels = [topic, flag(is_system(topic))];
+        let labels = [topic, "normal", flag(is_system(topic))];
+        self.message_size
+            .with_label_values(&labels)
+            .observe(bytes as f64);
         self.messages_in.with_label_values(&labels).inc();
         self.bytes_in
             .with_label_values(&labels)
@@ -107,7 +135,8 @@ impl Metrics {
 
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
         if messages > 0 {
-            let labels = [topic, group, flag(is_system(topic))];
+            let retry = flag(retry_group(topic).is_some());
+            let labels = [topic, group, flag(is_system(topic)), retry];
             self.messages_out
                 .with_label_values(&labels)
                 .inc_by(messages as u64);
@@ -117,11 +146,25 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn answered(&self, request: i32, response: i32, after: Duration) {
-        let request = RequestCode::from_number(request).map_or("UNKNOWN", RequestCode::java_name);
+    /// An answer, or what a one-way request would have been answered.
+    pub(crate) fn answered(
+        &self,
+        request: &Frame,
+        response: i32,
+        long_polling: bool,
+        after: Duration,
+    ) {
+        let result = if request.is_oneway() {
+            "oneway"
+        } else {
+            "success"
+        };
+        let request =
+            RequestCode::from_number(request.code).map_or("unknown", RequestCode::java_name);
         let response =
-            ResponseCode::from_number(response).map_or("UNKNOWN", ResponseCode::java_name);
-        let labels = ["remoting", request, response];
+            ResponseCode::from_number(response).map_or("unknown", ResponseCode::java_name);
+        let (request, response) = (request.to_lowercase(), response.to_lowercase());
+        let labels = ["remoting", &request, &response, flag(long_polling), result];
         self.latency
             .with_label_values(&labels)
             .observe(after.as_secs_f64() * 1_000.0);

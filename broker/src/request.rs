@@ -75,28 +75,11 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
 impl Broker {
     /// Sends the answer unless none is wanted, and counts how long it took.
     fn reply(&self, request: &Frame, answer: &Frame, peer: &Peer, received: Instant) {
-        self.reply_parts(
-            request,
-            answer,
-            std::slice::from_ref(&answer.body),
-            peer,
-            received,
-        );
-    }
-
-    fn reply_parts(
-        &self,
-        request: &Frame,
-        answer: &Frame,
-        body: &[Bytes],
-        peer: &Peer,
-        received: Instant,
-    ) {
         if !request.is_oneway() {
-            peer.send_parts(answer, body);
+            peer.send(answer);
         }
         self.metrics
-            .answered(request.code, answer.code, received.elapsed());
+            .answered(request, answer.code, false, received.elapsed());
     }
 
     /// Writes a change to the log; `done` runs once it has committed and been applied, or when

@@ -396,15 +396,35 @@ mod tests {
             (
                 Change::Topic(topic),
                 2,
-                br#"{"attributes":{},"order":false,"perm":6,"readQueueNums":16,"topicFilterType":"SINGLE_TAG","topicName":"T","topicSysFlag":0,"writeQueueNums":16}"#,
+                concat!(
+                    r#"{"attributes":{},"order":false,"perm":6,"readQueueNums":16,"#,
+                    r#""topicFilterType":"SINGLE_TAG","topicName":"T","topicSysFlag":0,"#,
+                    r#""writeQueueNums":16}"#
+                )
+                .as_bytes(),
             ),
             (Change::TopicDeleted("T".into()), 3, b"T"),
             (
                 Change::Group(group),
                 4,
-                br#"{"attributes":{},"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#,
+                concat!(
+                    r#"{"attributes":{},"brokerId":0,"consumeBroadcastEnable":true,"#,
+                    r#""consumeEnable":true,"consumeFromMinEnable":true,"#,
+                    r#""consumeMessageOrderly":false,"consumeTimeoutMinute":15,"#,
+                    r#""groupName":"g","groupSysFlag":0,"#,
+                    r#""notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"#,
+                    r#""retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#
+                )
+                .as_bytes(),
             ),
-            (Change::GroupDeleted { group: "g".into(), clean_offsets: true }, 5, b"\x01g"),
+            (
+                Change::GroupDeleted {
+                    group: "g".into(),
+                    clean_offsets: true,
+                },
+                5,
+                b"\x01g",
+            ),
             (
                 Change::Offsets(vec![offset("T", "g", 1, 258)]),
                 6,

@@ -331,7 +331,7 @@ async fn bad_requests_are_refused_by_code_and_the_connection_stays() {
     create(&mut connection, "T").await;
     let send = RequestCode::SendMessageV2;
     for (header, expect) in sends() {
-        let answer = call(&mut connection, send, &header, "").await;
+        let answer = call(&mut connection, send, &header, "x").await;
         assert_eq!(
             answer.code,
             expect.number(),

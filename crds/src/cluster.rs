@@ -434,7 +434,8 @@ const NAME: &str = "metadata.name must be a DNS label of at most 40 characters t
      letter";
 const CLUSTER_NAME_RULE: &str = "self.matches('^[a-zA-Z0-9_-]{1,63}$')";
 const CLUSTER_NAME: &str = "clusterName must be 1 to 63 of the characters a-z, A-Z, 0-9, _ and -";
-const RENAMED_RULE: &str = "(has(self.spec.clusterName) ? self.spec.clusterName : self.metadata.name) \
+const RENAMED_RULE: &str = "\
+     (has(self.spec.clusterName) ? self.spec.clusterName : self.metadata.name) \
      == (has(oldSelf.spec.clusterName) ? oldSelf.spec.clusterName : oldSelf.metadata.name)";
 const RENAMED: &str = "clusterName is immutable";
 const GROUPS: &str = "groups must be between 1 and 64";

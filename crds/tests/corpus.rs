@@ -5,6 +5,8 @@
 //! words of our own reader where it has others. The same files are judged by a real API server in
 //! the end-to-end tests.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use crds::read::{Document, read};

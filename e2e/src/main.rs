@@ -6,7 +6,7 @@
 //! - [`gantry`]: Gantry's processes
 //! - [`lab`]: what tests share
 //! - [`record`], [`raw`], [`http`]: what was sent and received; bytes; pages
-//! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: recorded facts about Java, and their renewal
+//! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: facts about Java, and their renewal
 //! - [`host`]: the tests on one machine
 //! - [`kube`]: the tests on a Kubernetes
 

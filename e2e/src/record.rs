@@ -1,4 +1,5 @@
-//! What a producer was told and what a consumer got, as the Java programs record it (`Record.java`),
+//! What a producer was told and what a consumer got, as the Java programs record it
+//! (`Record.java`),
 //! and the comparisons that the tests are made of.
 
 use std::collections::{BTreeMap, BTreeSet};

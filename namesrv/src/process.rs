@@ -102,16 +102,16 @@ impl Metrics {
                 .expect("invariant: each name once");
             gauge
         };
-        let requests = IntCounter::new("gantry_namesrv_requests_total", "Requests received")
+        let requests = IntCounter::new("gantry_requests_total", "Requests received")
             .expect("invariant: the name is legal");
         registry
             .register(Box::new(requests.clone()))
             .expect("invariant: each name once");
         Self {
             requests,
-            brokers: gauge("gantry_namesrv_brokers", "Brokers that are live"),
-            topics: gauge("gantry_namesrv_topics", "Topics that have a route"),
-            connections: gauge("gantry_namesrv_connections", "Connections that are open"),
+            brokers: gauge("gantry_brokers", "Brokers that are live"),
+            topics: gauge("gantry_topics", "Topics that have a route"),
+            connections: gauge("gantry_connections", "Connections that are open"),
             counts,
             registry,
         }

@@ -142,7 +142,8 @@ impl NameServer {
     }
 
     fn route(&self, request: &Frame) -> Result<Frame, Refusal> {
-        let header = RouteOf::read(&request.fields)?;
+        // No topic at all is, to Java, a topic without a route.
+        let header = RouteOf::read(&request.fields).unwrap_or_default();
         let route = self.lock().route(&header.topic).ok_or_else(|| {
             let remark = format!(
                 "No topic route info in name server for the topic: {}",

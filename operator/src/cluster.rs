@@ -68,8 +68,8 @@ pub(crate) async fn reconcile(
     status.observed_generation = generation;
     status.conditions = conditions(known, generation, &verdict, Timestamp::now());
     write_status(&operator.client, cluster.as_ref(), old, &status).await?;
-    if is_news(known, &verdict) {
-        operator.tell(cluster.as_ref(), &verdict).await;
+    if is_news(known, &verdict) && verdict.reason != observe::RESTARTING {
+        operator.tell(cluster.as_ref(), &verdict, None).await;
     }
     match (error, verdict.state) {
         (Some(error), _) => Err(error),

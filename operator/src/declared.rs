@@ -117,7 +117,7 @@ pub(crate) async fn reconcile<D: Declared>(
     )
     .await?;
     if is_news(known, &verdict) {
-        operator.tell(object.as_ref(), &verdict).await;
+        operator.tell(object.as_ref(), &verdict, None).await;
     }
     Ok(Action::requeue(match verdict.state {
         State::Working => RETRY,

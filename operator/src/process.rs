@@ -13,12 +13,12 @@ use crds::{BrokerCluster, ConsumerGroup, Topic};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::Api;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, watcher};
@@ -136,8 +136,8 @@ pub async fn run(
     });
     started();
     let clusters = clusters(&operator);
-    let topics = controller::<Topic>(&operator);
-    let groups = controller::<ConsumerGroup>(&operator);
+    let topics = controller_of::<Topic>(&operator);
+    let groups = controller_of::<ConsumerGroup>(&operator);
     let stores = (clusters.store(), topics.store(), groups.store());
     let synced = async {
         let waits = (stores.0.wait_until_ready(), stores.1.wait_until_ready());
@@ -168,7 +168,7 @@ fn clusters(operator: &Operator) -> Controller<BrokerCluster> {
         cluster::MANAGED_BY,
         cluster::OPERATOR
     ));
-    controller::<BrokerCluster>(operator)
+    controller_of::<BrokerCluster>(operator)
         .owns(operator.api::<StatefulSet>(), ours.clone())
         .owns(operator.api::<Service>(), ours.clone())
         .owns(operator.api::<EndpointSlice>(), ours.clone())
@@ -179,7 +179,7 @@ fn clusters(operator: &Operator) -> Controller<BrokerCluster> {
         .owns(operator.api::<RoleBinding>(), ours)
 }
 
-fn controller<K>(operator: &Operator) -> Controller<K>
+fn controller_of<K>(operator: &Operator) -> Controller<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -205,7 +205,7 @@ async fn run_clusters(
             |cluster, error, operator| operator.retry(cluster.as_ref(), error),
             Arc::clone(operator),
         )
-        .for_each(|_| std::future::ready(()))
+        .for_each(done)
         .await;
 }
 
@@ -235,8 +235,21 @@ async fn run_declared<D: Declared>(
             |object, error, shared: Arc<Shared<D>>| shared.operator.retry(object.as_ref(), error),
             shared,
         )
-        .for_each(|_| std::future::ready(()))
+        .for_each(done)
         .await;
+}
+
+/// A reconcile that failed is logged where it is tried again; here, watches that do not work.
+fn done<K, W: std::fmt::Display>(
+    result: Result<(ObjectRef<K>, Action), controller::Error<Error, W>>,
+) -> std::future::Ready<()>
+where
+    K: Resource<DynamicType = ()>,
+{
+    if let Err(controller::Error::QueueError(error)) = result {
+        tracing::warn!(%error, kind = %K::kind(&()), "a watch failed");
+    }
+    std::future::ready(())
 }
 
 /// The topics or groups of a cluster, which its change concerns.
@@ -296,7 +309,12 @@ impl Operator {
     }
 
     /// Publishes an event. That it fails is worth a line, and no more.
-    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, verdict: &Verdict) {
+    pub(crate) async fn tell<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        verdict: &Verdict,
+        related: Option<ObjectReference>,
+    ) {
         let event = Event {
             type_: match verdict.state {
                 State::Stalled => EventType::Warning,
@@ -305,7 +323,7 @@ impl Operator {
             reason: verdict.reason.to_owned(),
             note: Some(verdict.message.clone()),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary: related,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::warn!(

@@ -57,6 +57,7 @@ pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
     let deadline = tokio::time::Instant::now() + hold;
     let request = request.clone();
     let held = Held {
+        waited: false,
         request,
         header,
         filter,
@@ -162,7 +163,12 @@ fn answer(
     broker
         .metrics
         .messages_out(&header.topic, &header.group, read.records.len(), bytes);
-    broker.reply_parts(&held.request, &answer, &read.records, &held.peer, received);
+    if !held.request.is_oneway() {
+        held.peer.send_parts(&answer, &read.records);
+    }
+    broker
+        .metrics
+        .answered(&held.request, answer.code, held.waited, received.elapsed());
 }
 
 /// The code and the remark for what a read found (`GetMessageStatus.java`).

@@ -83,6 +83,13 @@ fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<(), Refu
         let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
+    if body.is_empty() {
+        // Java fails on it with a NullPointerException; so does the code.
+        return Err(Refusal::new(
+            ResponseCode::SystemError,
+            "the message has no body",
+        ));
+    }
     if header.batch == Some(true) {
         return illegal("a batch needs the code 320".to_owned());
     }
@@ -110,11 +117,7 @@ impl Send {
             Ok(message) => message,
             Err(refusal) => return self.refuse(broker, &refusal),
         };
-        let (topic, queue, bytes) = (
-            Arc::clone(&message.topic),
-            message.queue,
-            self.request.body.len(),
-        );
+        let (topic, queue) = (Arc::clone(&message.topic), message.queue);
         let transaction_id =
             properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
         let broker_then = Arc::clone(broker);
@@ -122,7 +125,9 @@ impl Send {
             message,
             Box::new(move |appended| match appended {
                 Ok(appended) => {
-                    broker_then.metrics.message_in(&topic, bytes);
+                    broker_then
+                        .metrics
+                        .message_in(&topic, appended.bytes as usize);
                     self.answer(&broker_then, queue, &appended, transaction_id);
                 }
                 Err(error) => self.refuse(&broker_then, &append_refusal(&error)),

@@ -1,4 +1,5 @@
-//! Messages through the two processes: what the producer was told is exactly what the consumers get.
+//! Messages through the two processes: what the producer was told is exactly what the consumers
+//! get.
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use crds::BrokerCluster;
 use crds::cluster::GroupStatus;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
@@ -13,6 +13,9 @@ use super::restart::{Next, PodState, next};
 use super::validate::{ValidCluster, as_text};
 use crate::condition::Verdict;
 use crate::{Error, Operator};
+
+/// Reason of the verdict that a pod is restarted; its event names the pod.
+pub(super) const RESTARTING: &str = "Restarting";
 
 /// Says what is waited for, and restarts the next outdated pod if there is one. The first set is
 /// that of the name servers, the others are the groups.
@@ -29,13 +32,20 @@ pub(super) async fn verdict(
             Next::Nothing => {}
             Next::After(name) => {
                 let message = format!("pod {name} must be ready before the next one is restarted");
-                return Ok(Verdict::working("Restarting", message));
+                return Ok(Verdict::working("WaitingForPods", message));
             }
             Next::Restart(pod) => {
                 let message = format!("pod {} is restarted with its new revision", pod.name);
-                let verdict = Verdict::working("Restarting", message);
+                let verdict = Verdict::working(RESTARTING, message);
                 restart(operator, valid, pod).await?;
-                operator.tell(cluster, &verdict).await;
+                let related = ObjectReference {
+                    kind: Some("Pod".to_owned()),
+                    namespace: Some(valid.namespace.clone()),
+                    name: Some(pod.name.clone()),
+                    uid: Some(pod.uid.clone()),
+                    ..ObjectReference::default()
+                };
+                operator.tell(cluster, &verdict, Some(related)).await;
                 return Ok(verdict);
             }
         }

@@ -1,3 +1,5 @@
+//! Records against bytes that the official classes wrote, against damage, and round trips.
+
 use proptest::prelude::*;
 
 use super::*;
