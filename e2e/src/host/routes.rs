@@ -74,8 +74,8 @@ async fn route_goes(lab: &mut Lab, target: Target, signal: Signal) -> anyhow::Re
 }
 
 async fn learns_again(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
-    // Both brokers register every 10 s here.
-    const LEARN_SECONDS_MAX: u64 = 30;
+    // Both brokers register every 10 s here; Java is slow to dial a name server that was gone.
+    const LEARN_SECONDS_MAX: u64 = 90;
     let first = lab.name_server(target).await?;
     let address = first.address;
     let second = lab.name_server(target).await?;
