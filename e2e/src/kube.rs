@@ -21,9 +21,8 @@ pub mod messages;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::client::Clients;
+use self::client::{Client, Clients};
 use self::kubectl::Kubectl;
-use crate::java::driver::Driver;
 use crate::java::jars::Jars;
 use crate::runner::{Running, Test};
 
@@ -37,6 +36,9 @@ pub struct Options {
     /// and nodes lose power.
     #[arg(long)]
     pub local: bool,
+    /// Elsewhere clients are pods of this image, which `e2e client-image` makes.
+    #[arg(long, default_value = "localhost/gantry-clients:test")]
+    pub client_image: String,
     /// Namespace of the operator.
     #[arg(long, default_value = "gantry-system")]
     pub operator_namespace: String,
@@ -64,7 +66,8 @@ impl Lab {
         let namespace = format!("e2e-{}", std::process::id());
         let kubectl = Kubectl::new(&options.kubeconfig, &namespace)?;
         let dir = tempfile::tempdir()?;
-        let clients = Clients::new(Jars::ready().await?);
+        let image = (!options.local).then(|| options.client_image.clone());
+        let clients = Clients::new(Jars::ready().await?, image);
         kubectl.ok(&["create", "namespace", &namespace]).await?;
         Ok(Self {
             options,
@@ -90,8 +93,9 @@ impl Lab {
     }
 
     /// A JVM in the cluster's network that does not live on `node`.
-    pub async fn driver_away_from(&self, node: &str) -> anyhow::Result<Driver> {
-        self.clients.start(node, self.dir.path()).await
+    pub async fn client_away_from(&mut self, node: &str) -> anyhow::Result<Client> {
+        let dir = self.dir.path();
+        self.clients.start(&self.kubectl, node, dir).await
     }
 }
 

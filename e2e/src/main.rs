@@ -69,6 +69,13 @@ enum Stage {
     },
     /// Fetch and compile what the official clients need
     Prepare,
+    /// Make the image of the official clients, for a cluster other than the local one
+    ClientImage {
+        /// Where the archive goes
+        out: PathBuf,
+        #[arg(long, default_value = "localhost/gantry-clients:test")]
+        name: String,
+    },
     /// Capture the golden frames and the official constants anew
     Golden,
     /// Ask Java anew what it does with bad input
@@ -116,6 +123,10 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
         }
         Stage::Prepare => {
             Jars::ready().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Stage::ClientImage { out, name } => {
+            kube::client::image(&name, &out).await?;
             Ok(ExitCode::SUCCESS)
         }
         Stage::Golden => {

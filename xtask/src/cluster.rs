@@ -48,7 +48,8 @@ pub(crate) fn kubeconfig(place: &Place) -> PathBuf {
 }
 
 /// The image's tar: what `Dockerfile` says, made without a daemon.
-fn image(place: &Place) -> Result<String> {
+/// Gantry's image, as an archive; no daemon is needed.
+pub(crate) fn image(place: &Place) -> Result<String> {
     fs::create_dir_all(place.state())?;
     let tar = place
         .state()

@@ -55,6 +55,11 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
         "a local Kubernetes with the operator and examples/",
     ),
     (
+        "images",
+        "",
+        "the images of Gantry and of the test clients, as archives for another cluster",
+    ),
+    (
         "e2e",
         "[--kubeconfig FILE] [FILTER]",
         "end-to-end tests: on the host, or on a cluster",
@@ -94,6 +99,7 @@ fn verb(place: &Place, words: &[&str]) -> Result<ExitCode> {
         ["run"] => run_standalone(place),
         ["cluster", "up"] => done(cluster::up(place)),
         ["cluster", "down"] => done(cluster::tool(place, ["down"])),
+        ["images"] => done(stages::images(place)),
         ["e2e", "--kubeconfig", file, filter @ ..] => {
             Ok(stages::end_to_end_on(place, file, filter))
         }

@@ -145,6 +145,18 @@ pub(crate) fn end_to_end_on(place: &Place, file: &str, filter: &[&str]) -> ExitC
     report.finish()
 }
 
+/// `cargo xtask images`: what the nodes of another cluster need.
+pub(crate) fn images(place: &Place) -> Result<()> {
+    build(place)?;
+    prepare(place)?;
+    let gantry = cluster::image(place)?;
+    let clients = place.state().join("clients.tar");
+    let clients = clients.to_string_lossy();
+    run(&mut harness(place, &["client-image", &clients]))?;
+    println!("{gantry}\n{clients}");
+    Ok(())
+}
+
 pub(crate) fn golden(place: &Place) -> Result<()> {
     build(place)?;
     prepare(place)?;

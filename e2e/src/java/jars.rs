@@ -78,12 +78,15 @@ impl Jars {
 
     /// For `java -cp`.
     pub fn class_path(&self, class_path: ClassPath) -> String {
+        let [classes, jars] = self.folders(class_path);
+        format!("{}:{}/*", classes.display(), jars.display())
+    }
+
+    /// Where the classes and the jars lie.
+    pub fn folders(&self, class_path: ClassPath) -> [PathBuf; 2] {
         let name = class_path.profile();
-        format!(
-            "{}:{}/*",
-            self.classes.join(format!("{name}-classes")).display(),
-            self.jars.join(name).display()
-        )
+        let classes = self.classes.join(format!("{name}-classes"));
+        [classes, self.jars.join(name)]
     }
 
     async fn fetch(&self, class_path: ClassPath, cache: &Path) -> anyhow::Result<()> {

@@ -53,7 +53,7 @@ pub async fn produce(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("sent-{topic}"));
-    let mut driver = lab.driver_away_from(node).await?;
+    let mut client = lab.client_away_from(node).await?;
     let produce = Command::new("produce")
         .with("namesrv", cluster::name_server(&lab.kubectl))
         .with("topic", topic)
@@ -61,13 +61,14 @@ pub async fn produce(
         .with("count", messages)
         .with("threads", 8)
         .with("record", file.display());
-    let produced = driver.ask(produce).await?;
+    let produced = client.driver.ask(produce).await?;
     let failures = produced.number("failures")?;
     ensure!(
         failures == 0,
         "{failures} sends failed: {}",
         produced.text("firstFailure")?
     );
+    client.fetch(&lab.kubectl, &file).await?;
     let sent = record::read(&file)?;
     ensure!(
         sent.len() == messages,
@@ -154,7 +155,7 @@ pub async fn consume(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("received-{topic}"));
-    let mut driver = lab.driver_away_from(node).await?;
+    let mut client = lab.client_away_from(node).await?;
     let start = Command::new("consume-start")
         .with("id", topic)
         .with("namesrv", cluster::name_server(&lab.kubectl))
@@ -162,13 +163,15 @@ pub async fn consume(
         .with("group", CONSUMERS)
         .with("from", "first")
         .with("record", file.display());
-    driver.ask(start).await?;
+    client.driver.ask(start).await?;
     let wait = Command::new("consume-wait")
         .with("id", topic)
         .with("distinct", messages);
-    driver.ask(wait).await?;
-    driver
+    client.driver.ask(wait).await?;
+    client
+        .driver
         .ask(Command::new("consume-stop").with("id", topic))
         .await?;
+    client.fetch(&lab.kubectl, &file).await?;
     record::read(&file)
 }

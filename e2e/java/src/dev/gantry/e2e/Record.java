@@ -47,6 +47,7 @@ final class Record {
 
         Log(String path) throws IOException {
             Path file = Paths.get(path);
+            Files.createDirectories(file.toAbsolutePath().getParent());
             out = Files.newBufferedWriter(file, StandardCharsets.UTF_8);
         }
 
