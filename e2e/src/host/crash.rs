@@ -133,8 +133,8 @@ async fn offsets_survive(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         total(&before) == MESSAGES as i64,
         "committed before: {before}"
     );
-    // Java writes offsets every 5 s; Gantry's promise is a tick of 1 s.
-    let settle = if target == Target::Java { 6_000 } else { 1_500 };
+    // Java writes offsets every 5 s, from 10 s after its start on; Gantry promises a tick of 1 s.
+    let settle = if target == Target::Java { 16_000 } else { 1_500 };
     tokio::time::sleep(Duration::from_millis(settle)).await;
     site.broker.kill().await?;
     site.broker = lab.broker(target, &site.plan).await?;
