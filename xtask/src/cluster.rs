@@ -22,10 +22,7 @@ const READY_SECONDS_MAX: u32 = 180;
 
 /// `cargo xtask cluster up`.
 pub(crate) fn up(place: &Place) -> Result<()> {
-    run(&mut cargo(
-        place,
-        ["build", "--target", TARGET, "--package", "gantry"],
-    ))?;
+    stages::build(place)?;
     let image = image(place)?;
     tool(place, ["build"])?;
     tool(place, ["up", "--nodes", "3"])?;
