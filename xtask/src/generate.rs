@@ -7,9 +7,6 @@ use crate::place::{Place, TARGET};
 use crate::process::{self, cargo};
 
 pub(crate) fn run(place: &Place) -> Result<()> {
-    let mut cargo = cargo(
-        place,
-        ["test", "--package", "gantry-crds", "--test", "files"],
-    );
+    let mut cargo = cargo(place, ["test", "--workspace", "--test", "files"]);
     process::run(cargo.args(["--target", TARGET]).env("UPDATE_GOLDEN", "1"))
 }
