@@ -134,7 +134,11 @@ async fn offsets_survive(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         "committed before: {before}"
     );
     // Java writes offsets every 5 s, from 10 s after its start on; Gantry promises a tick of 1 s.
-    let settle = if target == Target::Java { 16_000 } else { 1_500 };
+    let settle = if target == Target::Java {
+        16_000
+    } else {
+        1_500
+    };
     tokio::time::sleep(Duration::from_millis(settle)).await;
     site.broker.kill().await?;
     site.broker = lab.broker(target, &site.plan).await?;
