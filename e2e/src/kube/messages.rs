@@ -15,7 +15,7 @@ use super::client::tool;
 use super::cluster::{self, GROUPS, QUEUES};
 use super::kubectl::{Kubectl, text};
 use super::{Lab, READY};
-use crate::java::driver::Command;
+use crate::java::driver::{Command, Driver};
 use crate::process::run_ok;
 use crate::record::{self, Record};
 use crate::runner::until;
@@ -23,6 +23,7 @@ use crate::runner::until;
 const TOPIC: &str = "orders";
 const CONSUMERS: &str = "packers";
 const TOOL: Duration = Duration::from_mins(1);
+const WARM: Duration = Duration::from_secs(30);
 /// The node's silence is noticed after 12 s.
 const NOTICED: Duration = Duration::from_secs(40);
 
@@ -53,7 +54,7 @@ pub async fn produce(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("sent-{topic}"));
-    let mut driver = lab.driver_away_from(node).await?;
+    let mut driver = warm_driver(lab, topic, node).await?;
     let produce = Command::new("produce")
         .with("namesrv", cluster::name_server(&lab.kubectl))
         .with("topic", topic)
@@ -146,6 +147,22 @@ async fn comes_back(
     .await
 }
 
+/// A JVM that has asked for the topic's route once. The client gives the name server 3 s, which a
+/// JVM on a busy machine may need for loading classes alone; no failed send shall be its fault.
+async fn warm_driver(lab: &Lab, topic: &str, node: &str) -> anyhow::Result<Driver> {
+    let mut driver = lab.driver_away_from(node).await?;
+    let ask = Command::new("committed")
+        .with("namesrv", cluster::name_server(&lab.kubectl))
+        .with("group", CONSUMERS)
+        .with("topic", topic);
+    until("the client has the route", WARM, async || {
+        driver.ask(ask.clone()).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(driver)
+}
+
 /// Receives with a consumer group that begins at the first offset.
 pub async fn consume(
     lab: &mut Lab,
@@ -154,7 +171,7 @@ pub async fn consume(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("received-{topic}"));
-    let mut driver = lab.driver_away_from(node).await?;
+    let mut driver = warm_driver(lab, topic, node).await?;
     let start = Command::new("consume-start")
         .with("id", topic)
         .with("namesrv", cluster::name_server(&lab.kubectl))
