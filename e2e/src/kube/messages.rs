@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use tokio::process::Command as Program;
 
-use super::client::tool;
+use super::client::{Client, tool};
 use super::cluster::{self, GROUPS, QUEUES};
 use super::kubectl::{Kubectl, text};
 use super::{Lab, READY};
@@ -23,6 +23,7 @@ use crate::runner::until;
 const TOPIC: &str = "orders";
 const CONSUMERS: &str = "packers";
 const TOOL: Duration = Duration::from_mins(1);
+const WARM: Duration = Duration::from_secs(30);
 /// The node's silence is noticed after 12 s.
 const NOTICED: Duration = Duration::from_secs(40);
 
@@ -53,7 +54,7 @@ pub async fn produce(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("sent-{topic}"));
-    let mut client = lab.client_away_from(node).await?;
+    let mut client = warm_client(lab, topic, node).await?;
     let produce = Command::new("produce")
         .with("namesrv", cluster::name_server(&lab.kubectl))
         .with("topic", topic)
@@ -147,6 +148,22 @@ async fn comes_back(
     .await
 }
 
+/// A JVM that has asked for the topic's route once. The client gives the name server 3 s, which a
+/// JVM on a busy machine may need for loading classes alone; no failed send shall be its fault.
+async fn warm_client(lab: &mut Lab, topic: &str, node: &str) -> anyhow::Result<Client> {
+    let mut client = lab.client_away_from(node).await?;
+    let ask = Command::new("committed")
+        .with("namesrv", cluster::name_server(&lab.kubectl))
+        .with("group", CONSUMERS)
+        .with("topic", topic);
+    until("the client has the route", WARM, async || {
+        client.driver.ask(ask.clone()).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(client)
+}
+
 /// Receives with a consumer group that begins at the first offset.
 pub async fn consume(
     lab: &mut Lab,
@@ -155,7 +172,7 @@ pub async fn consume(
     node: &str,
 ) -> anyhow::Result<Vec<Record>> {
     let file = lab.record_file(&format!("received-{topic}"));
-    let mut client = lab.client_away_from(node).await?;
+    let mut client = warm_client(lab, topic, node).await?;
     let start = Command::new("consume-start")
         .with("id", topic)
         .with("namesrv", cluster::name_server(&lab.kubectl))
