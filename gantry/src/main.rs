@@ -2,6 +2,7 @@
 
 mod command;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -87,6 +88,7 @@ fn log_to_stderr(arguments: &Arguments) -> Result<(), tracing_subscriber::filter
     let filter = EnvFilter::try_new(&arguments.log_level)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match arguments.log {
         LogFormat::Text => log.init(),
