@@ -22,7 +22,7 @@ pub(crate) enum Size {
 }
 
 /// Cases of each property when a release is verified, in proptest's own variable.
-const VERIFY_CASES: &str = "4096";
+const VERIFY_CASES: &str = "1024";
 
 pub(crate) fn check(place: &Place) -> ExitCode {
     let mut report = Report::default();
