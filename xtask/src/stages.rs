@@ -21,6 +21,9 @@ pub(crate) enum Size {
     Verify,
 }
 
+/// Cases of each property when a release is verified, in proptest's own variable.
+const VERIFY_CASES: &str = "1024";
+
 pub(crate) fn check(place: &Place) -> ExitCode {
     let mut report = Report::default();
     report.stage("install", &[], |_| install::build_tools(place));
@@ -66,11 +69,16 @@ pub(crate) fn checks(place: &Place, report: &mut Report, size: Size) {
             "--tests",
             "--no-fail-fast",
         ];
-        let mut cargo = cargo(place, what);
-        cargo
-            .args(["--target", TARGET])
-            .env("GANTRY_TEST_SIZE", size.word());
-        run_lines(&mut cargo, |line| tally.line(line))
+        for seed in 1..=size.seeds() {
+            let mut cargo = cargo(place, what);
+            cargo.args(["--target", TARGET]);
+            if size == Size::Verify {
+                cargo.env("GANTRY_SEED", seed.to_string());
+                cargo.env("PROPTEST_CASES", VERIFY_CASES);
+            }
+            run_lines(&mut cargo, |line| tally.line(line))?;
+        }
+        Ok(())
     });
 }
 
@@ -180,14 +188,7 @@ fn harness(place: &Place, words: &[&str]) -> std::process::Command {
 }
 
 impl Size {
-    fn word(self) -> &'static str {
-        match self {
-            Size::Test => "test",
-            Size::Verify => "verify",
-        }
-    }
-
-    /// Runs of the tests on this machine, each with other random numbers.
+    /// Runs of each test program, each with other random numbers.
     fn seeds(self) -> u32 {
         match self {
             Size::Test => 1,
