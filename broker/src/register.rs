@@ -140,11 +140,13 @@ struct Registrar<'a> {
 impl Registrar<'_> {
     /// Registers, unless the name server has the present version.
     async fn refresh(&mut self) -> Result<(), CallError> {
-        let table = self.broker.tables().registered_topics();
-        let version = table.data_version;
+        let version = self.broker.tables().version();
         if self.known == Some(version) && !self.differs(version).await? {
             return Ok(());
         }
+        // Copied only when it is sent: there may be many topics, and mostly nothing has changed.
+        let table = self.broker.tables().registered_topics();
+        let version = table.data_version;
         let body = to_json(&RegisterBrokerBody {
             filter_server_list: Vec::new(),
             topic_config_serialize_wrapper: table,
