@@ -41,13 +41,14 @@ enum EndpointError {
 /// Keeps the slice pointing here until `stop`.
 pub async fn run(kubernetes: Kubernetes, place: Place, stop: CancellationToken) {
     let mut failing = false;
+    let mut slices = None;
     loop {
-        let wait = match timeout(CALL_MAX, point(&kubernetes, place))
+        let wait = match timeout(CALL_MAX, point(&mut slices, &kubernetes, place))
             .await
             .unwrap_or(Err(EndpointError::TimedOut))
         {
             Ok(written) => {
-                if written || std::mem::take(&mut failing) {
+                if std::mem::take(&mut failing) || written {
                     tracing::info!(slice = kubernetes.endpoint_slice, "the Service points here");
                 }
                 CHECK_EVERY
@@ -67,9 +68,18 @@ pub async fn run(kubernetes: Kubernetes, place: Place, stop: CancellationToken) 
 }
 
 /// Writes the slice where it says something else; `true` when it was written.
-async fn point(kubernetes: &Kubernetes, place: Place) -> Result<bool, EndpointError> {
-    let client = kube::Client::try_default().await?;
-    let slices: Api<EndpointSlice> = Api::namespaced(client, &kubernetes.namespace);
+async fn point(
+    slices: &mut Option<Api<EndpointSlice>>,
+    kubernetes: &Kubernetes,
+    place: Place,
+) -> Result<bool, EndpointError> {
+    let slices = match slices {
+        Some(slices) => slices,
+        none => {
+            let client = kube::Client::try_default().await?;
+            none.insert(Api::namespaced(client, &kubernetes.namespace))
+        }
+    };
     let name = &kubernetes.endpoint_slice;
     let Some(slice) = pointed(slices.get(name).await?, place)? else {
         return Ok(false);

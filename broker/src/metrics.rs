@@ -2,14 +2,15 @@
 //! (`BrokerMetricsConstant.java`, `RemotingMetricsConstant.java`, `DefaultStoreMetricsConstant
 //! .java`), with the units that its Prometheus exporter appends.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use net::server::Counts;
 use prometheus::core::Collector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use protocol::topic::{is_system, retry_group};
 use protocol::{Frame, RequestCode, ResponseCode};
@@ -24,10 +25,22 @@ pub struct Metrics {
     bytes_in: IntCounterVec,
     bytes_out: IntCounterVec,
     latency: HistogramVec,
+    /// Those of `latency` that have been asked for, by what makes their labels: no more than
+    /// there are pairs of known codes.
+    answers: RwLock<HashMap<Answer, Histogram>>,
     message_size: HistogramVec,
     /// By what is measured: see [`Gauges`].
     gauges: Gauges,
     counts: Arc<Counts>,
+}
+
+/// What the labels of `rocketmq_rpc_latency` say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Answer {
+    request: Option<RequestCode>,
+    response: Option<ResponseCode>,
+    long_polling: bool,
+    oneway: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +114,7 @@ impl Metrics {
             ),
             bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
             latency: register(&registry, HistogramVec::new(latency, &labels)),
+            answers: RwLock::default(),
             message_size: register(&registry, HistogramVec::new(size, &topic)),
             gauges: Gauges {
                 connections: register(&registry, IntGaugeVec::new(connections, &["kind"])),
@@ -154,20 +168,34 @@ impl Metrics {
         long_polling: bool,
         after: Duration,
     ) {
-        let result = if request.is_oneway() {
-            "oneway"
-        } else {
-            "success"
+        let answer = Answer {
+            request: RequestCode::from_number(request.code),
+            response: ResponseCode::from_number(response),
+            long_polling,
+            oneway: request.is_oneway(),
         };
-        let request =
-            RequestCode::from_number(request.code).map_or("unknown", RequestCode::java_name);
-        let response =
-            ResponseCode::from_number(response).map_or("unknown", ResponseCode::java_name);
-        let (request, response) = (request.to_lowercase(), response.to_lowercase());
-        let labels = ["remoting", &request, &response, flag(long_polling), result];
-        self.latency
-            .with_label_values(&labels)
+        self.latency_of(answer)
             .observe(after.as_secs_f64() * 1_000.0);
+    }
+
+    fn latency_of(&self, answer: Answer) -> Histogram {
+        let known = self.answers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latency) = known.get(&answer) {
+            return latency.clone();
+        }
+        drop(known);
+        let lower = |name: Option<&str>| name.unwrap_or("unknown").to_lowercase();
+        let labels = [
+            "remoting",
+            &lower(answer.request.map(RequestCode::java_name)),
+            &lower(answer.response.map(ResponseCode::java_name)),
+            flag(answer.long_polling),
+            if answer.oneway { "oneway" } else { "success" },
+        ];
+        let latency = self.latency.with_label_values(&labels);
+        let mut known = self.answers.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(answer, latency.clone());
+        latency
     }
 
     pub(crate) fn refresh(&self, broker: &Broker) {

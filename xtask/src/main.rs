@@ -82,7 +82,8 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match Place::find().and_then(|place| verb(&place, &words)) {
+    let claimed = Place::find().and_then(|place| place.claim().map(|()| place));
+    match claimed.and_then(|place| verb(&place, &words)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::place::Place;
-use crate::process::{clean, run_lines, terminate};
+use crate::process::{clean, terminate};
 use crate::report::Tally;
 
 /// Each line to try contains one of these; the greeting is whole when all have been seen.
@@ -22,6 +22,8 @@ const KINDS: [&str; 3] = ["gantry", "mvn", "curl"];
 const START_MINUTES_MAX: u64 = 40;
 const LINE_SECONDS_MAX: u32 = 180;
 const STOP_SECONDS_MAX: u64 = 15;
+/// Metrics alone have hundreds of lines.
+const SHOWN_LINES_MAX: usize = 20;
 
 pub(crate) fn run(place: &Place, tally: &mut Tally) -> Result<()> {
     let _ = std::fs::remove_dir_all(place.state().join("standalone"));
@@ -42,19 +44,26 @@ fn try_lines(place: &Place, child: &mut Child, tally: &mut Tally) -> Result<()> 
     let lines = greeting(child)?;
     for line in &lines {
         println!("$ {line}");
-        let mut said = false;
-        let mut shell = Command::new("timeout");
-        shell
+        let ran = Command::new("timeout")
             .args([&LINE_SECONDS_MAX.to_string(), "bash", "-c", line])
-            .current_dir(&place.root);
-        let ran = run_lines(shell.stdin(Stdio::null()), |text| {
-            said |= !text.trim().is_empty();
-        });
-        match ran {
-            Ok(()) if said => tally.passed += 1,
-            Ok(()) => bail!("`{line}` ended well but said nothing"),
-            Err(error) => return Err(error.context(format!("the printed line `{line}`"))),
+            .current_dir(&place.root)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
+        let said = String::from_utf8_lossy(&ran.stdout);
+        for text in said.lines().take(SHOWN_LINES_MAX) {
+            println!("{text}");
         }
+        ensure!(
+            ran.status.success(),
+            "the printed line `{line}` ended with {}",
+            ran.status
+        );
+        ensure!(
+            !said.trim().is_empty(),
+            "`{line}` ended well but said nothing"
+        );
+        tally.passed += 1;
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ pub(crate) struct Tally {
     pub(crate) failed: usize,
     /// Names of the passed tests, for the feature table.
     pub(crate) names: BTreeSet<String>,
+    /// What the harness said of each failed test, to be repeated at the end.
+    pub(crate) failures: Vec<String>,
+    /// Whether the line before belonged to a failed test.
+    explaining: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,16 @@ impl Tally {
     /// Takes in one line of a test program: of libtest, or of the end-to-end harness, whose
     /// last line is the same as ours.
     pub(crate) fn line(&mut self, line: &str) {
-        if let Some(counts) = line.strip_prefix("test result: ") {
+        let reason = line.strip_prefix(REASON).filter(|_| self.explaining);
+        if let (Some(reason), Some(failure)) = (reason, self.failures.last_mut()) {
+            failure.push_str("\n    ");
+            failure.push_str(reason);
+            return;
+        }
+        self.explaining = line.starts_with("test ") && line.contains(" ... FAILED");
+        if self.explaining {
+            self.failures.push(line.to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
             let count = |what| number_before(counts, what).unwrap_or(0);
             self.passed += count(" passed");
             self.failed += count(" failed");
@@ -62,6 +75,9 @@ impl Tally {
         }
     }
 }
+
+/// The harness indents why a test failed.
+const REASON: &str = "    ";
 
 impl Report {
     /// Runs one stage, unless one of those it needs did not end well.
@@ -107,6 +123,9 @@ impl Report {
     /// Prints the table, then the sums alone on the last line.
     pub(crate) fn finish(self) -> ExitCode {
         println!("\n{}", self.table());
+        for failure in self.rows.iter().flat_map(|r| &r.tally.failures) {
+            println!("{failure}");
+        }
         let (passed, failed) = self.sums();
         println!("{passed} passed, {failed} failed");
         let whole = self.rows.iter().all(|r| matches!(r.outcome, Outcome::Done));
@@ -214,6 +233,23 @@ mod tests {
         for (line, expect) in rows {
             assert_eq!(passed_name(line), expect, "{line}");
         }
+    }
+
+    #[test]
+    fn reasons_of_failed_tests_are_kept() {
+        let mut tally = Tally::default();
+        for line in [
+            "test a ... FAILED (1.0 s)",
+            "    code 19: no message",
+            "test b ... ok (1.0 s)",
+            "    not of a failure",
+        ] {
+            tally.line(line);
+        }
+        assert_eq!(
+            tally.failures,
+            ["test a ... FAILED (1.0 s)\n    code 19: no message"]
+        );
     }
 
     #[test]

@@ -137,9 +137,10 @@ async fn pull(
         ("queueId", queue),
         ("queueOffset", "0"),
         ("maxMsgNums", "1"),
-        ("sysFlag", "4"),
+        ("sysFlag", "6"), // suspend, subscription in the request
         ("commitOffset", "0"),
-        ("suspendTimeoutMillis", "0"),
+        // Java's index follows its log; a pull at once after the send may come before it.
+        ("suspendTimeoutMillis", "5000"),
         ("subscription", "*"),
         ("subVersion", "0"),
         ("expressionType", "TAG"),

@@ -124,8 +124,10 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "autoCreateTopicEnable=true")?;
     writeln!(text, "forceRegister={}", !spec.ask_before_register)?;
     writeln!(text, "registerNameServerPeriod=10000")?;
-    // A full disk of the machine is not what is tested.
+    // A full or slow disk of the machine is not what is tested.
     writeln!(text, "diskMaxUsedSpaceRatio=95")?;
+    writeln!(text, "waitTimeMillsInSendQueue=10000")?;
+    writeln!(text, "osPageCacheBusyTimeOutMills=10000")?;
     Ok(text)
 }
 
