@@ -11,6 +11,7 @@
 //! * `keep`: the threads that sync, write runs and make files ahead of time;
 //! * `read`: messages by queue offset, time and position;
 //! * `recover`, `scan`: the log's end after a crash;
+//! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
 //! * `java`: the directory as the Java broker wants it.
@@ -29,6 +30,7 @@ mod keep;
 mod read;
 mod recover;
 mod scan;
+pub mod base;
 mod identity;
 mod checkpoint;
 mod envelope;

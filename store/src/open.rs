@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
+    /// Position of the base that was written last.
+    pub(crate) base: Mutex<u64>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -187,6 +189,7 @@ impl Inner {
             runs,
             end,
             checkpoint,
+            base_position,
             last_ms,
         } = recovered;
         let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
@@ -213,6 +216,7 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
+            base: Mutex::new(base_position),
             lock: Mutex::new(Some(lock)),
         }
     }
