@@ -15,6 +15,7 @@
 //! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
+//! * `configs`: the tables as JSON;
 //! * `java`: the directory as the Java broker wants it.
 //!
 //! No async runtime and no sockets: callers are called back on the writer's thread.
@@ -37,6 +38,7 @@ mod identity;
 mod checkpoint;
 mod envelope;
 pub mod state;
+mod configs;
 pub mod java;
 #[cfg(test)]
 mod tests;
@@ -148,6 +150,8 @@ pub struct Status {
     pub flushed: u64,
     /// The index below is on disk.
     pub indexed: u64,
+    /// Position of the base that was written last.
+    pub base: u64,
     pub segment_bytes: u64,
     pub volume: Option<Volume>,
     /// Since the store was opened.
