@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -108,6 +108,7 @@ impl Store {
         match message.encode(self.inner.store_host) {
             Ok(encoded) => self.inner.queue.push(Pending {
                 tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+                keys: keys::hashes(&message.topic, message.sys_flag, &message.properties),
                 takes_queue_offset: takes_queue_offset(message.sys_flag),
                 topic: message.topic,
                 queue: message.queue,
@@ -344,6 +345,7 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
         topic,
         queue,
         tags,
+        keys: Vec::new(),
         takes_queue_offset: true,
         encoded,
         done,
