@@ -11,6 +11,8 @@ use protocol::topic::validate_topic;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::schedule::Levels;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
@@ -127,6 +129,8 @@ pub struct Properties {
     /// ms
     pub register_name_server_period: u64,
     pub region_id: String,
+    /// How long a message of each delay level waits.
+    pub message_delay_level: Levels,
 }
 
 impl Properties {
@@ -135,6 +139,7 @@ impl Properties {
         "defaultTopicQueueNums",
         "longPollingEnable",
         "maxMessageSize",
+        "messageDelayLevel",
         "regionId",
         "registerNameServerPeriod",
         "shortPollingTimeMills",
@@ -152,6 +157,7 @@ impl Properties {
             "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
             "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "messageDelayLevel" => parse(value, &mut self.message_delay_level),
             "regionId" => parse(value, &mut self.region_id),
             "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
             "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
@@ -173,6 +179,7 @@ impl Default for Properties {
             short_polling_time_mills: 1_000,
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
+            message_delay_level: Levels::default(),
         }
     }
 }
@@ -351,6 +358,11 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "maxMessageSize",
                 "maxSize",
                 "maxSize: no such property; there are",
+            ),
+            (
+                "maxMessageSize: 1024",
+                "messageDelayLevel: 1s 5x",
+                "messageDelayLevel: \"1s 5x\": \"5x\" is no number",
             ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
             (

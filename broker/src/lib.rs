@@ -5,6 +5,7 @@
 //! - [`request`]: one match over the request codes, a file a family
 //! - [`tables`]: topics, groups and offsets, derived from state records of the log
 //! - [`clients`]: who is connected, as what
+//! - [`schedule`]: messages that wait for their delay
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
@@ -15,6 +16,7 @@ pub mod config;
 pub mod request;
 pub mod tables;
 pub mod clients;
+pub mod schedule;
 pub mod hold;
 pub mod register;
 pub mod endpoint;
@@ -45,6 +47,8 @@ pub struct Broker {
     pub registration: Arc<register::Registration>,
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
+    /// Told when a message with a delay has been stored.
+    pub delayed: Arc<Notify>,
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
