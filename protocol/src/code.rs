@@ -13,6 +13,9 @@ pub const VERSION_STRICT_JSON_ROUTE: i32 = 401;
 /// From this release on (`V3_4_9`) clients say how often a message may be consumed anew.
 pub const VERSION_MAX_RECONSUME_TIMES: i32 = 121;
 
+/// From this release on (`V3_0_11`) a registration says more than the broker's topics.
+pub const VERSION_REGISTER_BODY: i32 = 37;
+
 macro_rules! codes {
     ($(#[$meta:meta])* $enum:ident { $($name:ident = $number:literal $java:literal,)* }) => {
         $(#[$meta])*

@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
+    /// Position of the base that was written last.
+    pub(crate) base: Mutex<u64>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -202,6 +204,7 @@ impl Inner {
             runs,
             end,
             checkpoint,
+            base_position,
             last_ms,
         } = recovered;
         let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
@@ -228,6 +231,7 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
+            base: Mutex::new(base_position),
             lock: Mutex::new(Some(lock)),
         }
     }
@@ -350,17 +354,7 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
     let done: Done = Box::new(move |result| {
         let _ = sender.send(result);
     });
-    let (topic, queue, tags) = (message.topic, 0, 0);
-    let pending = Pending {
-        topic,
-        queue,
-        tags,
-        takes_queue_offset: true,
-        encoded,
-        done,
-        followers: 0,
-    };
-    writer.append(vec![pending], true, false);
+    writer.append(vec![pending(message, encoded, done)], true, false);
     match receiver.recv() {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(OpenError::Options(format!(
@@ -373,6 +367,7 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
 fn pending(message: Message, encoded: Encoded, done: Done) -> Pending {
     Pending {
         tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+        keys: keys::hashes(&message.topic, message.sys_flag, &message.properties),
         takes_queue_offset: takes_queue_offset(message.sys_flag),
         topic: message.topic,
         queue: message.queue,
