@@ -12,6 +12,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::retain::Rules;
+use crate::schedule::Levels;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -143,6 +144,8 @@ pub struct Properties {
     pub region_id: String,
     /// How long messages are kept, in hours.
     pub file_reserved_time: u64,
+    /// How long a message of each delay level waits.
+    pub message_delay_level: Levels,
 }
 
 impl Properties {
@@ -152,6 +155,7 @@ impl Properties {
         "fileReservedTime",
         "longPollingEnable",
         "maxMessageSize",
+        "messageDelayLevel",
         "regionId",
         "registerNameServerPeriod",
         "shortPollingTimeMills",
@@ -170,6 +174,7 @@ impl Properties {
             "fileReservedTime" => parse(value, &mut self.file_reserved_time),
             "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "messageDelayLevel" => parse(value, &mut self.message_delay_level),
             "regionId" => parse(value, &mut self.region_id),
             "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
             "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
@@ -192,6 +197,7 @@ impl Default for Properties {
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
             file_reserved_time: 72,
+            message_delay_level: Levels::default(),
         }
     }
 }
@@ -451,6 +457,11 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "maxMessageSize",
                 "maxSize",
                 "maxSize: no such property; there are",
+            ),
+            (
+                "maxMessageSize: 1024",
+                "messageDelayLevel: 1s 5x",
+                "messageDelayLevel: \"1s 5x\": \"5x\" is no number",
             ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
             (

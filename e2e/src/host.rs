@@ -6,6 +6,8 @@
 
 pub mod messages;
 pub mod crash;
+pub mod produce;
+pub mod retry;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
@@ -32,6 +34,8 @@ pub enum Against {
 pub fn tests() -> Vec<Test<Lab>> {
     let rows: Vec<Row> = [
         messages::rows(),
+        produce::rows(),
+        retry::rows(),
         hold::rows(),
         limits::rows(),
         bad_bytes::rows(),
