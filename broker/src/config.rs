@@ -25,6 +25,7 @@ pub struct Config {
     pub advertise: String,
     /// Address that stands in every record and message id.
     pub store_host: SocketAddr,
+    /// `host:port`, or `tls://host:port` of those that take nothing else.
     #[serde(default)]
     pub name_servers: Vec<String>,
     #[serde(default)]
@@ -304,7 +305,8 @@ impl Config {
             let port = address
                 .rsplit_once(':')
                 .and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
+            let wrong_scheme = key == "advertise" && address.contains("//");
+            if port.is_none_or(|port| port == 0) || wrong_scheme {
                 return Err((key, format!("{address:?} is no host:port")));
             }
         }
@@ -428,6 +430,26 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "broker: b",
                 "broker: a/b",
                 "broker: The specified topic contains illegal",
+            ),
+            (
+                "http: '0.0.0.0:5557'",
+                "http: '0.0.0.0:5557', tls: {mode: maybe}",
+                "\"maybe\": no mode: disabled, permissive or enforcing",
+            ),
+            (
+                "http: '0.0.0.0:5557'",
+                "http: '0.0.0.0:5557', tls: {certPath: /tls.crt}",
+                "listen.tls: certPath and keyPath go together",
+            ),
+            (
+                "http: '0.0.0.0:5557'",
+                "http: '0.0.0.0:5557', proxyProtocolFrom: [10.0.0.0/40]",
+                "\"10.0.0.0/40\" is no address and no network",
+            ),
+            (
+                "advertise: broker",
+                "advertise: tls://broker",
+                "advertise: \"tls://broker:10911\" is no host:port",
             ),
             (
                 "10.0.0.1:10911",

@@ -10,6 +10,8 @@ pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
+pub mod name_server;
+pub mod ports;
 pub mod export;
 pub mod life;
 pub mod pages;
@@ -35,6 +37,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         limits::rows(),
         bad_bytes::rows(),
         routes::rows(),
+        name_server::rows(),
+        ports::rows(),
         crash::rows(),
         export::rows(),
         life::rows(),

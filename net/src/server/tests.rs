@@ -355,6 +355,30 @@ async fn frames_pass_in_tls_behind_a_proxy() {
     }
 }
 
+#[tokio::test]
+async fn our_own_client_speaks_tls_to_a_certificate_that_was_made() {
+    let running = start_with(Options {
+        limits: Limits::default(),
+        tls: Tls::open(TlsMode::Enforcing, None).expect("a certificate"),
+        proxy_from: Vec::new(),
+    })
+    .await;
+    let address = format!("tls://{}", running.address);
+    let mut connection = Connection::open(&address, SECOND * 5).await.expect("open");
+    let request = Frame::request(RequestCode::HeartBeat, &Empty).with_body(vec![1; 100_000]);
+    let answer = connection
+        .call(request, SECOND * 5)
+        .await
+        .expect("answered");
+    assert_eq!(answer.body.len(), 100_000);
+    for wrong in ["tls://:1", "tls://no host:1"] {
+        assert!(
+            Connection::open(wrong, SECOND * 5).await.is_err(),
+            "{wrong}"
+        );
+    }
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
