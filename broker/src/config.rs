@@ -432,41 +432,50 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "broker: The specified topic contains illegal",
             ),
             (
-                "http: '0.0.0.0:5557'",
-                "http: '0.0.0.0:5557', tls: {mode: maybe}",
-                "\"maybe\": no mode: disabled, permissive or enforcing",
-            ),
-            (
-                "http: '0.0.0.0:5557'",
-                "http: '0.0.0.0:5557', tls: {certPath: /tls.crt}",
-                "listen.tls: certPath and keyPath go together",
-            ),
-            (
-                "http: '0.0.0.0:5557'",
-                "http: '0.0.0.0:5557', proxyProtocolFrom: [10.0.0.0/40]",
-                "\"10.0.0.0/40\" is no address and no network",
-            ),
-            (
-                "advertise: broker",
-                "advertise: tls://broker",
-                "advertise: \"tls://broker:10911\" is no host:port",
-            ),
-            (
                 "10.0.0.1:10911",
                 "0.0.0.0:10911",
                 "storeHost: 0.0.0.0:10911 is no address",
             ),
             ("cluster: c\n", "", "missing field `cluster`"),
         ] {
-            let text = GOOD.replace(from, to);
-            let error = Config::parse(&text, Path::new("broker.yaml"))
-                .expect_err(to)
-                .to_string();
-            assert!(error.contains(expect), "{error:?} does not say {expect:?}");
-            assert!(
-                error.starts_with("the configuration broker.yaml is wrong: "),
-                "{error}"
-            );
+            refused(from, to, expect);
         }
+    }
+
+    #[test]
+    fn errors_of_ports_name_their_key() {
+        for (wrong, expect) in [
+            (
+                "tls: {mode: maybe}",
+                "\"maybe\": no mode: disabled, permissive or enforcing",
+            ),
+            (
+                "tls: {certPath: /tls.crt}",
+                "listen.tls: certPath and keyPath go together",
+            ),
+            (
+                "proxyProtocolFrom: [10.0.0.0/40]",
+                "\"10.0.0.0/40\" is no address and no network",
+            ),
+        ] {
+            refused("http: ", &format!("{wrong}, http: "), expect);
+        }
+        refused(
+            "broker:1",
+            "tls://broker:1",
+            "advertise: \"tls://broker:10911\" is no host:port",
+        );
+    }
+
+    fn refused(from: &str, to: &str, expect: &str) {
+        let text = GOOD.replace(from, to);
+        let error = Config::parse(&text, Path::new("broker.yaml"))
+            .expect_err(to)
+            .to_string();
+        assert!(error.contains(expect), "{error:?} does not say {expect:?}");
+        assert!(
+            error.starts_with("the configuration broker.yaml is wrong: "),
+            "{error}"
+        );
     }
 }

@@ -118,20 +118,20 @@ fn sorted(body: &[u8]) -> String {
     }
 }
 
-const BROKER_A: &[(&str, &str)] = &[
-    ("brokerName", "broker-a"),
+const BROKER_B: &[(&str, &str)] = &[
+    ("brokerName", "broker-b"),
     ("brokerAddr", "127.0.0.1:20911"),
-    ("clusterName", "ca"),
+    ("clusterName", "cb"),
     ("haServerAddr", "127.0.0.1:20912"),
     ("brokerId", "0"),
     ("enableActingMaster", "false"),
     ("compressed", "false"),
     ("bodyCrc32", "0"),
 ];
-const BROKER_B: &[(&str, &str)] = &[
-    ("brokerName", "broker-b"),
+const BROKER_C: &[(&str, &str)] = &[
+    ("brokerName", "broker-c"),
     ("brokerAddr", "127.0.0.1:30911"),
-    ("clusterName", "cb"),
+    ("clusterName", "cc"),
     ("haServerAddr", "127.0.0.1:30912"),
     ("brokerId", "0"),
     ("enableActingMaster", "false"),
@@ -162,46 +162,46 @@ fn registration(topics: &[(&str, i32)]) -> String {
     .to_string()
 }
 
-fn topics_of_a() -> String {
+fn topics_of_b() -> String {
     registration(&[("TA", 0), ("TU", 1), ("TS", 2), ("TB", 3)])
 }
 
 fn brokers() -> Vec<Ask> {
     const VERSION: &str = r#"{"counter":1,"stateVersion":0,"timestamp":5}"#;
-    let topics_of_b = registration(&[("TA", 0), ("OB", 0)]);
+    let topics_of_c = registration(&[("TA", 0), ("OB", 0)]);
     vec![
-        ask(103, BROKER_A, topics_of_a(), Body("")),
-        ask(103, BROKER_B, topics_of_b, Body("")),
-        ask(322, BROKER_A, VERSION, Field("changed", "false")),
-        ask(322, BROKER_A, VERSION, Body(VERSION)),
-        ask(904, BROKER_A, "", Body("")),
+        ask(103, BROKER_B, topics_of_b(), Body("")),
+        ask(103, BROKER_C, topics_of_c, Body("")),
+        ask(322, BROKER_B, VERSION, Field("changed", "false")),
+        ask(322, BROKER_B, VERSION, Body(VERSION)),
+        ask(904, BROKER_B, "", Body("")),
         ask(
             106,
             &[],
             "",
             Body(concat!(
                 r#"{"brokerAddrTable":{"#,
-                r#""broker-a":{"brokerAddrs":{0:"127.0.0.1:20911"},"brokerName":"broker-a","#,
-                r#""cluster":"ca","enableActingMaster":false},"#,
-                r#""broker-b":{"brokerAddrs":{0:"127.0.0.1:30911"},"brokerName":"broker-b","#,
-                r#""cluster":"cb","enableActingMaster":false}},"#,
-                r#""clusterAddrTable":{"ca":["broker-a"],"cb":["broker-b"]}}"#,
+                r#""broker-b":{"brokerAddrs":{0:"127.0.0.1:20911"},"brokerName":"broker-b","#,
+                r#""cluster":"cb","enableActingMaster":false},"#,
+                r#""broker-c":{"brokerAddrs":{0:"127.0.0.1:30911"},"brokerName":"broker-c","#,
+                r#""cluster":"cc","enableActingMaster":false}},"#,
+                r#""clusterAddrTable":{"cb":["broker-b"],"cc":["broker-c"]}}"#,
             )),
         ),
         ask(
             901,
-            &[("clusterName", "ca"), ("brokerName", "broker-a")],
+            &[("clusterName", "cb"), ("brokerName", "broker-b")],
             "",
             Body(concat!(
                 r#"{"brokerMemberGroup":{"brokerAddrs":{0:"127.0.0.1:20911"},"#,
-                r#""brokerName":"broker-a","cluster":"ca"}}"#,
+                r#""brokerName":"broker-b","cluster":"cb"}}"#,
             )),
         ),
         ask(
             901,
-            &[("clusterName", "ca"), ("brokerName", "none")],
+            &[("clusterName", "cb"), ("brokerName", "none")],
             "",
-            Body(r#"{"brokerMemberGroup":{"brokerAddrs":{},"brokerName":"none","cluster":"ca"}}"#),
+            Body(r#"{"brokerMemberGroup":{"brokerAddrs":{},"brokerName":"none","cluster":"cb"}}"#),
         ),
     ]
 }
@@ -216,7 +216,7 @@ fn lists() -> Vec<Ask> {
         ),
         ask(
             224,
-            &[("cluster", "cb")],
+            &[("cluster", "cc")],
             "",
             Body(r#"{"topicList":["OB","TA"]}"#),
         ),
@@ -227,7 +227,7 @@ fn lists() -> Vec<Ask> {
             "",
             Body(concat!(
                 r#"{"brokerAddr":"127.0.0.1:20911","#,
-                r#""topicList":["broker-a","broker-b","ca","cb"]}"#,
+                r#""topicList":["broker-b","broker-c","cb","cc"]}"#,
             )),
         ),
         ask(311, &[], "", Body(r#"{"topicList":["TB","TU"]}"#)),
@@ -237,19 +237,19 @@ fn lists() -> Vec<Ask> {
 }
 
 fn permissions() -> Vec<Ask> {
-    const A: &[(&str, &str)] = &[("brokerName", "broker-a")];
+    const B: &[(&str, &str)] = &[("brokerName", "broker-b")];
     const TA: &[(&str, &str)] = &[("topic", "TA")];
-    const OPEN: &str = r#""brokerName":"broker-a","perm":6,"#;
-    const SHUT: &str = r#""brokerName":"broker-a","perm":4,"#;
+    const OPEN: &str = r#""brokerName":"broker-b","perm":6,"#;
+    const SHUT: &str = r#""brokerName":"broker-b","perm":4,"#;
     vec![
         ask(105, TA, "", Within(OPEN)),
-        ask(205, A, "", Field("wipeTopicCount", "4")),
+        ask(205, B, "", Field("wipeTopicCount", "4")),
         ask(105, TA, "", Within(SHUT)),
-        ask(105, TA, "", Within(r#""brokerName":"broker-b","perm":6,"#)),
+        ask(105, TA, "", Within(r#""brokerName":"broker-c","perm":6,"#)),
         // A broker registers every 30 s: what it said before changes nothing.
-        ask(103, BROKER_A, topics_of_a(), Body("")),
+        ask(103, BROKER_B, topics_of_b(), Body("")),
         ask(105, TA, "", Within(SHUT)),
-        ask(327, A, "", Field("addTopicCount", "4")),
+        ask(327, B, "", Field("addTopicCount", "4")),
         ask(105, TA, "", Within(OPEN)),
         ask(
             205,
@@ -297,7 +297,7 @@ fn settings(target: Target) -> Vec<Ask> {
     const ORDER: &[(&str, &str)] = &[
         ("namespace", "ORDER_TOPIC_CONFIG"),
         ("key", "TA"),
-        ("value", "broker-a:4"),
+        ("value", "broker-b:4"),
     ];
     let forbidden = match target {
         Target::Java => "Can not update config in black list.",
@@ -313,15 +313,15 @@ fn settings(target: Target) -> Vec<Ask> {
         ask(100, ORDER, "", Body("")),
         ask(
             103,
-            BROKER_A,
-            topics_of_a(),
-            Body(r#"{"table":{"TA":"broker-a:4"}}"#),
+            BROKER_B,
+            topics_of_b(),
+            Body(r#"{"table":{"TA":"broker-b:4"}}"#),
         ),
         ask(318, &[], "orderMessageEnable=true\n", Body("")),
         ask(319, &[], "", Within("\norderMessageEnable=true\n")),
-        ask(105, TA, "", Within(r#""orderTopicConf":"broker-a:4""#)),
+        ask(105, TA, "", Within(r#""orderTopicConf":"broker-b:4""#)),
         ask(318, &[], "returnOrderTopicConfigToBroker=false", Body("")),
-        ask(103, BROKER_A, topics_of_a(), Body("")),
+        ask(103, BROKER_B, topics_of_b(), Body("")),
         ask(318, &[], "kvConfigPath=/tmp/x\n", Refused(16, forbidden)),
         ask(
             318,
@@ -330,7 +330,7 @@ fn settings(target: Target) -> Vec<Ask> {
             Body(""),
         ),
         ask(206, &[], "", Refused(1, "disable")),
-        ask(224, &[("cluster", "ca")], "", Refused(1, "disable")),
+        ask(224, &[("cluster", "cb")], "", Refused(1, "disable")),
         ask(311, &[], "", Refused(1, "disable")),
         ask(
             318,
@@ -344,7 +344,7 @@ fn settings(target: Target) -> Vec<Ask> {
 
 fn topics() -> Vec<Ask> {
     const NEW: &[(&str, &str)] = &[("topic", "New")];
-    const OF: &[(&str, &str)] = &[("topic", "TA"), ("clusterName", "ca")];
+    const OF: &[(&str, &str)] = &[("topic", "TA"), ("clusterName", "cb")];
     const TA: &[(&str, &str)] = &[("topic", "TA")];
     const QUEUES: &str = r#""perm":6,"readQueueNums":2,"topicSysFlag":0,"writeQueueNums":2}"#;
     let queues = |broker| format!(r#"{{"queueDatas":[{{"brokerName":"{broker}",{QUEUES}]}}"#);
@@ -356,12 +356,12 @@ fn topics() -> Vec<Ask> {
             "",
             Refused(17, "No topic route info in name server for the topic: New"),
         ),
-        ask(217, NEW, queues("broker-b"), Body("")),
+        ask(217, NEW, queues("broker-c"), Body("")),
         ask(
             105,
             NEW,
             "",
-            Within(r#""brokerName":"broker-b","perm":6,"readQueueNums":2,"#),
+            Within(r#""brokerName":"broker-c","perm":6,"readQueueNums":2,"#),
         ),
         ask(216, NEW, "", Body("")),
         ask(105, NEW, "", Refused(17, "No topic route")),
@@ -370,7 +370,7 @@ fn topics() -> Vec<Ask> {
             105,
             TA,
             "",
-            Within(r#""queueDatas":[{"brokerName":"broker-b","#),
+            Within(r#""queueDatas":[{"brokerName":"broker-c","#),
         ),
         ask(
             216,
@@ -379,12 +379,12 @@ fn topics() -> Vec<Ask> {
             Body(""),
         ),
         // What a broker still has comes back when it registers.
-        ask(103, BROKER_A, topics_of_a(), Body("")),
+        ask(103, BROKER_B, topics_of_b(), Body("")),
         ask(
             105,
             TA,
             "",
-            Within(r#""queueDatas":[{"brokerName":"broker-a","#),
+            Within(r#""queueDatas":[{"brokerName":"broker-b","#),
         ),
     ]
 }

@@ -254,6 +254,7 @@ async fn a_proxy_is_believed_where_it_is_trusted_alone() {
 
 #[tokio::test]
 async fn garbage_instead_of_a_handshake_is_closed() {
+    let zeal = vec![0x16; 70_000];
     let stalled = [0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc];
     for (mode, bytes, served) in [
         (TlsMode::Permissive, &b""[..], true),
@@ -261,7 +262,7 @@ async fn garbage_instead_of_a_handshake_is_closed() {
         (TlsMode::Enforcing, b"", false),
         (TlsMode::Disabled, &stalled, false),
         (TlsMode::Permissive, &stalled, false),
-        (TlsMode::Enforcing, &[0x16; 70_000], false),
+        (TlsMode::Enforcing, &zeal, false),
         (TlsMode::Permissive, b"\x16\x03\x01\x00\x02garbage", false),
         (TlsMode::Permissive, &[0x15; 64], false),
     ] {
