@@ -13,6 +13,7 @@ pub mod routes;
 pub mod name_server;
 pub mod ports;
 pub mod export;
+pub mod retention;
 pub mod life;
 pub mod pages;
 
@@ -41,6 +42,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         ports::rows(),
         crash::rows(),
         export::rows(),
+        retention::rows(),
         life::rows(),
         pages::rows(),
         vec![(
