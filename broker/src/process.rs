@@ -42,6 +42,8 @@ pub enum RunError {
         address: SocketAddr,
         error: std::io::Error,
     },
+    #[error("TLS: {0}")]
+    Tls(#[from] net::tls::TlsError),
     #[error("{0}")]
     Kubernetes(&'static str),
 }
@@ -60,12 +62,20 @@ pub async fn run(
     started: impl FnOnce() + Send,
 ) -> Result<(), RunError> {
     let place = place(&config)?;
+    let options = net::Options {
+        limits: config.limits.net(),
+        tls: config.listen.tls.open()?,
+        proxy_from: config.listen.proxy_protocol_from.clone(),
+    };
     let bind = |address| async move {
         TcpListener::bind(address)
             .await
             .map_err(|error| RunError::Port { address, error })
     };
-    let remoting = bind(config.listen.remoting).await?;
+    let mut remoting = vec![bind(config.listen.remoting).await?];
+    if let Some(vip) = config.listen.vip_address() {
+        remoting.push(bind(vip).await?);
+    }
     let pages = bind(config.listen.http).await?;
     let counts = Arc::<Counts>::default();
     let opening = (config.clone(), Arc::clone(&counts));
@@ -89,17 +99,16 @@ pub async fn run(
         loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
     }
     if let Some((kubernetes, pod_ip)) = place {
-        let port = config.listen.remoting.port();
         let place = endpoint::Place {
             pod_ip,
-            port,
+            port: config.listen.remoting.port(),
+            vip_port: config.listen.vip_address().map(|vip| vip.port()),
             epoch,
         };
         loops.spawn(endpoint::run(kubernetes, place, stop.clone()));
     }
     started();
-    let limits = config.limits.net();
-    net::server::serve(remoting, Arc::clone(&broker), limits, counts, stop).await;
+    net::server::serve(remoting, Arc::clone(&broker), options, counts, stop).await;
     pages_stop.cancel();
     if tokio::time::timeout(STOP_MAX / 2, loops.join_all())
         .await

@@ -12,6 +12,8 @@ pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
+pub mod name_server;
+pub mod ports;
 pub mod export;
 pub mod retention;
 pub mod life;
@@ -40,6 +42,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         limits::rows(),
         bad_bytes::rows(),
         routes::rows(),
+        name_server::rows(),
+        ports::rows(),
         crash::rows(),
         export::rows(),
         retention::rows(),
