@@ -140,6 +140,31 @@ impl Properties {
         "shortPollingTimeMills",
     ];
 
+    /// Keys and values as they stand in a properties file.
+    pub fn texts(&self) -> [(&'static str, String); Self::KEYS.len()] {
+        [
+            (
+                "autoCreateSubscriptionGroup",
+                self.auto_create_subscription_group.to_string(),
+            ),
+            (
+                "defaultTopicQueueNums",
+                self.default_topic_queue_nums.to_string(),
+            ),
+            ("longPollingEnable", self.long_polling_enable.to_string()),
+            ("maxMessageSize", self.max_message_size.to_string()),
+            ("regionId", self.region_id.clone()),
+            (
+                "registerNameServerPeriod",
+                self.register_name_server_period.to_string(),
+            ),
+            (
+                "shortPollingTimeMills",
+                self.short_polling_time_mills.to_string(),
+            ),
+        ]
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         fn parse<T: FromStr<Err: Display>>(value: &str, to: &mut T) -> Result<(), String> {
             *to = value

@@ -84,6 +84,7 @@ pub async fn run(
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(write_offsets(Arc::clone(&broker), stop.clone()));
+    loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     for index in 0..config.name_servers.len() {
         loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
     }
@@ -156,6 +157,7 @@ fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
         store,
         tables: RwLock::new(tables),
         clients: Mutex::new(Clients::default()),
+        coordination: Mutex::default(),
         holds,
         metrics: Metrics::new(&config.cluster, &config.broker, counts),
         registration: Arc::new(Registration::new(config.name_servers.len())),
@@ -224,6 +226,17 @@ async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
         }
         if stopping {
             return;
+        }
+    }
+}
+
+/// Samples the statistics once a second.
+async fn sample(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => broker.metrics.stats().tick(unix_ms()),
+            () = stop.cancelled() => return,
         }
     }
 }

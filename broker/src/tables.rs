@@ -128,6 +128,28 @@ impl Tables {
         self.offsets.get(&of)?.get(&i64::from(queue)).copied()
     }
 
+    /// Every topic by name, the built-in ones too.
+    pub fn topics(&self) -> BTreeMap<&str, &Arc<TopicConfig>> {
+        let all = self.built_in.iter().chain(&self.topics);
+        all.map(|(name, config)| (name.as_str(), config)).collect()
+    }
+
+    /// How far a group has come in each queue of a topic.
+    pub fn offsets(&self, topic: &str, group: &str) -> BTreeMap<i64, i64> {
+        let of = Consumed {
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+        };
+        self.offsets.get(&of).cloned().unwrap_or_default()
+    }
+
+    /// The pairs of topic and group of which there are offsets.
+    pub fn consumed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.offsets
+            .keys()
+            .map(|of| (of.topic.as_str(), of.group.as_str()))
+    }
+
     /// Notes how far a group has come; it is written with the next tick.
     pub fn commit_offset(&mut self, offset: Offset) {
         let of = Consumed {
@@ -231,29 +253,34 @@ impl Tables {
         }
     }
 
-    /// The JSON files of a Java broker's `config` directory that hold these tables.
-    pub fn java_files(&self) -> Vec<(String, String)> {
-        let data_version = self.version;
+    pub fn group_table(&self) -> SubscriptionGroupTable {
         let groups = self
             .groups
             .iter()
             .map(|(name, group)| (name.clone(), (**group).clone()));
-        let groups = SubscriptionGroupTable {
-            data_version,
+        SubscriptionGroupTable {
+            data_version: self.version,
             subscription_group_table: groups.collect(),
-        };
+        }
+    }
+
+    pub fn offset_table(&self) -> ConsumerOffsetTable {
         let offsets = self
             .offsets
             .iter()
             .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
-        let offsets = ConsumerOffsetTable {
-            data_version,
+        ConsumerOffsetTable {
+            data_version: self.version,
             offset_table: offsets.collect(),
-        };
+        }
+    }
+
+    /// The JSON files of a Java broker's `config` directory that hold these tables.
+    pub fn java_files(&self) -> Vec<(String, String)> {
         [
             ("topics.json", to_fastjson(&self.registered_topics())),
-            ("subscriptionGroup.json", to_fastjson(&groups)),
-            ("consumerOffset.json", to_fastjson(&offsets)),
+            ("subscriptionGroup.json", to_fastjson(&self.group_table())),
+            ("consumerOffset.json", to_fastjson(&self.offset_table())),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
         .into()
