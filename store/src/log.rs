@@ -16,6 +16,7 @@ use protocol::record::{BLANK_BYTES, blank};
 
 use crate::fs::Volume;
 use crate::index::{Queue, Recent};
+use crate::keys::Key;
 use crate::open::Inner;
 use crate::queue::{Done, Pending};
 use crate::run::Entry;
@@ -59,6 +60,7 @@ struct Piece {
 struct Placed {
     /// With the tags code; `None` for a record that takes no place in its queue.
     queue: Option<(Arc<Queue>, i64)>,
+    keys: Vec<u32>,
     appended: Appended,
     done: Done,
 }
@@ -145,6 +147,7 @@ impl Writer {
         let queue = message.takes_queue_offset.then_some((queue, message.tags));
         batch.placed.push(Placed {
             queue,
+            keys: message.keys,
             appended,
             done: message.done,
         });
@@ -246,6 +249,11 @@ impl Writer {
                 store_ms,
             });
         }
+        let keys = batch.placed.iter().flat_map(|placed| {
+            let position = placed.appended.position;
+            placed.keys.iter().map(move |&hash| Key { hash, position })
+        });
+        self.inner.index.keys.add(keys);
         let bytes = self.end - progress.confirm.load(Ordering::Relaxed);
         progress.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         progress
@@ -283,7 +291,7 @@ impl Writer {
     /// never has to replay more than that.
     fn wait_for_index(&self) {
         let deadline = Instant::now() + INDEX_WAIT;
-        while self.inner.run_lag() >= self.inner.run_bytes
+        while self.inner.is_run_late()
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
         {

@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
+    /// Position of the base that was written last.
+    pub(crate) base: Mutex<u64>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -106,6 +108,7 @@ impl Store {
         match message.encode(self.inner.store_host) {
             Ok(encoded) => self.inner.queue.push(Pending {
                 tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+                keys: keys::hashes(&message.topic, message.sys_flag, &message.properties),
                 takes_queue_offset: takes_queue_offset(message.sys_flag),
                 topic: message.topic,
                 queue: message.queue,
@@ -187,6 +190,7 @@ impl Inner {
             runs,
             end,
             checkpoint,
+            base_position,
             last_ms,
         } = recovered;
         let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
@@ -213,6 +217,7 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
+            base: Mutex::new(base_position),
             lock: Mutex::new(Some(lock)),
         }
     }
@@ -340,6 +345,7 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
         topic,
         queue,
         tags,
+        keys: Vec::new(),
         takes_queue_offset: true,
         encoded,
         done,

@@ -18,6 +18,8 @@ pub(crate) struct Pending {
     pub(crate) topic: Arc<str>,
     pub(crate) queue: i32,
     pub(crate) tags: i64,
+    /// Hashes of its keys.
+    pub(crate) keys: Vec<u32>,
     pub(crate) takes_queue_offset: bool,
     pub(crate) encoded: Encoded,
     pub(crate) done: Done,
