@@ -180,7 +180,10 @@ mod tests {
         assert!(locks.held("g", end * 2) && !locks.held("other", end * 2));
         assert!(!locks.held("g", end * 2 + LOCK_MS_MAX + 1));
         locks.lock("other", "a", vec![], end * 4);
-        assert!(!locks.groups.contains_key("g"), "what is not renewed is forgotten");
+        assert!(
+            !locks.groups.contains_key("g"),
+            "what is not renewed is forgotten"
+        );
     }
 
     #[test]

@@ -188,8 +188,9 @@ impl Metrics {
             long_polling,
             oneway: request.is_oneway(),
         };
-        if let Some(RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage) =
-            answer.request
+        if let Some(
+            RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage,
+        ) = answer.request
         {
             let stored = response == ResponseCode::Success.number();
             self.stats().sent(stored, after.as_millis() as u64);

@@ -239,11 +239,17 @@ impl Stats {
             ("getTotalTps", self.rates(|t| found(t) + missed(t))),
             ("getTransferredTps", self.rates(|t| t.transferred)),
             ("putLatency99", format!("{:.2}", self.put_percentile(0.99))),
-            ("putLatency999", format!("{:.2}", self.put_percentile(0.999))),
+            (
+                "putLatency999",
+                format!("{:.2}", self.put_percentile(0.999)),
+            ),
             ("msgPutTotalYesterdayMorning", yesterday.put.to_string()),
             ("msgPutTotalTodayMorning", today.put.to_string()),
             ("msgPutTotalTodayNow", totals.put.to_string()),
-            ("msgGetTotalYesterdayMorning", yesterday.transferred.to_string()),
+            (
+                "msgGetTotalYesterdayMorning",
+                yesterday.transferred.to_string(),
+            ),
             ("msgGetTotalTodayMorning", today.transferred.to_string()),
             ("msgGetTotalTodayNow", totals.transferred.to_string()),
         ]
@@ -308,7 +314,9 @@ impl Item {
         if samples.len() > kept {
             samples.pop_front();
         }
-        let idle = samples.front().is_some_and(|first| first.times == self.times);
+        let idle = samples
+            .front()
+            .is_some_and(|first| first.times == self.times);
         !(idle && window + 1 == WINDOWS.len() && samples.len() == kept)
     }
 }
@@ -320,7 +328,11 @@ fn rate(samples: &VecDeque<Sample>) -> BrokerStatsItem {
     let sum = last.sum - first.sum;
     let times = last.times - first.times;
     BrokerStatsItem {
-        avgpt: if times > 0 { sum as f64 / times as f64 } else { 0.0 },
+        avgpt: if times > 0 {
+            sum as f64 / times as f64
+        } else {
+            0.0
+        },
         sum,
         tps: sum as f64 * 1_000.0 / (last.ms - first.ms).max(1) as f64,
     }
@@ -367,7 +379,10 @@ mod tests {
         pass(&mut stats, &mut now, 120, 5);
         let size = stats.item(TOPIC_PUT_SIZE, "T").expect("counted");
         assert_eq!(size.stats_minute.sum, 60 * 500);
-        assert_eq!((size.stats_minute.tps, size.stats_minute.avgpt), (500.0, 100.0));
+        assert_eq!(
+            (size.stats_minute.tps, size.stats_minute.avgpt),
+            (500.0, 100.0)
+        );
         assert_eq!(size.stats_hour, BrokerStatsItem::default(), "too young");
         pass(&mut stats, &mut now, 60, 0);
         assert_eq!(stats.topic_put_tps("T"), 0.0);
@@ -407,7 +422,10 @@ mod tests {
         stats.sent(false, 9);
         let table: HashMap<_, _> = stats.runtime(START).into_iter().collect();
         let spread = table.get("putMessageDistributeTime").expect("there");
-        assert!(spread.starts_with("[<=0ms]:90 [0~10ms]:8 [10~50ms]:0 "), "{spread}");
+        assert!(
+            spread.starts_with("[<=0ms]:90 [0~10ms]:8 [10~50ms]:0 "),
+            "{spread}"
+        );
         for (key, value) in [
             ("putMessageFailedTimes", "1"),
             ("putMessageEntireTimeMax", "700"),

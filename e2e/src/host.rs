@@ -13,6 +13,8 @@ pub mod routes;
 pub mod export;
 pub mod life;
 pub mod pages;
+pub mod mqadmin;
+pub mod commands;
 
 use crate::lab::{Lab, Target};
 use crate::runner::{Running, Test};
@@ -39,6 +41,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         export::rows(),
         life::rows(),
         pages::rows(),
+        mqadmin::rows(),
+        commands::rows(),
         vec![(
             "the_recorded_constants_are_those_of_the_jar",
             Against::Java,

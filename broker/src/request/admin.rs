@@ -44,13 +44,25 @@ pub(super) fn runtime_info(broker: &Arc<Broker>, request: &Frame) -> Result<Fram
     put("commitLogDiskRatio", format!("{used:?}"));
     put("consumeQueueDiskRatio", format!("{used:?}"));
     put("commitLogDirCapacity", capacity.unwrap_or_default());
-    put("earliestMessageTimeStamp", first_ms.unwrap_or(-1).to_string());
+    put(
+        "earliestMessageTimeStamp",
+        first_ms.unwrap_or(-1).to_string(),
+    );
     put("remainHowManyDataToFlush", unflushed);
     put("remainTransientStoreBufferNumbs", i32::MAX.to_string());
-    put("sendThreadPoolQueueSize", status.append_queue_messages.to_string());
-    put("sendThreadPoolQueueCapacity", limits.append_queue_max.to_string());
+    put(
+        "sendThreadPoolQueueSize",
+        status.append_queue_messages.to_string(),
+    );
+    put(
+        "sendThreadPoolQueueCapacity",
+        limits.append_queue_max.to_string(),
+    );
     put("pullThreadPoolQueueSize", broker.holds.count().to_string());
-    put("pullThreadPoolQueueCapacity", limits.held_pulls_max.to_string());
+    put(
+        "pullThreadPoolQueueCapacity",
+        limits.held_pulls_max.to_string(),
+    );
     for key in EMPTY {
         put(key, "0".to_owned());
     }
@@ -92,7 +104,10 @@ fn human(bytes: u64) -> String {
     let unit = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].get(exponent as usize);
     match unit {
         None | Some(&"") => format!("{bytes} B"),
-        Some(unit) => format!("{:.1} {unit}B", bytes as f64 / 1024_f64.powi(exponent as i32)),
+        Some(unit) => format!(
+            "{:.1} {unit}B",
+            bytes as f64 / 1024_f64.powi(exponent as i32)
+        ),
     }
 }
 
@@ -114,14 +129,20 @@ pub(super) fn config(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let (host, port) = config.advertise.rsplit_once(':').unwrap_or_default();
     let mut lines: BTreeMap<&str, String> = config.properties.texts().into_iter().collect();
     lines.extend([
-        ("autoCreateTopicEnable", config.auto_create_topics.to_string()),
+        (
+            "autoCreateTopicEnable",
+            config.auto_create_topics.to_string(),
+        ),
         ("brokerClusterName", config.cluster.clone()),
         ("brokerIP1", host.to_owned()),
         ("brokerId", "0".to_owned()),
         ("brokerName", config.broker.clone()),
         ("flushDiskType", flush.to_owned()),
         ("listenPort", port.to_owned()),
-        ("mappedFileSizeCommitLog", broker.store.status().segment_bytes.to_string()),
+        (
+            "mappedFileSizeCommitLog",
+            broker.store.status().segment_bytes.to_string(),
+        ),
         ("namesrvAddr", config.name_servers.join(";")),
     ]);
     let text: String = lines.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
@@ -154,7 +175,12 @@ pub(super) fn system_topics(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let own = [config.cluster.as_str(), config.broker.as_str()];
     let list = TopicList {
         broker_addr: None,
-        topic_list: SYSTEM_TOPICS.iter().copied().chain(own).map(str::to_owned).collect(),
+        topic_list: SYSTEM_TOPICS
+            .iter()
+            .copied()
+            .chain(own)
+            .map(str::to_owned)
+            .collect(),
     };
     with_body(request, &list)
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use net::Peer;
-use protocol::body::{CheckClient, ConsumerList, HeartbeatData, SubscriptionGroupConfig, TopicConfig};
+use protocol::body::{
+    CheckClient, ConsumerList, HeartbeatData, SubscriptionGroupConfig, TopicConfig,
+};
 use protocol::header::{ConsumerGroupOf, HeartbeatAnswer, UnregisterClient};
 use protocol::json::{from_fastjson, to_json};
 use protocol::topic::{retry_topic, validate_group};

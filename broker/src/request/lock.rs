@@ -25,10 +25,9 @@ pub(super) fn lock(broker: &Arc<Broker>, request: &Frame) -> Answer {
 
 pub(super) fn unlock(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let batch: LockBatch = from_fastjson(&request.body)?;
-    broker.coordination().locks.unlock(
-        &batch.consumer_group,
-        &batch.client_id,
-        &batch.mq_set,
-    );
+    broker
+        .coordination()
+        .locks
+        .unlock(&batch.consumer_group, &batch.client_id, &batch.mq_set);
     Ok(Some(request.answer(ResponseCode::Success)))
 }

@@ -148,7 +148,10 @@ pub(super) fn status(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     let wanted = of.client.clone().filter(|id| !id.trim().is_empty());
     let mut members = broker.clients().consumers(&of.group);
     if members.is_empty() {
-        let remark = format!("No Any Consumer online in the consumer group: [{}]", of.group);
+        let remark = format!(
+            "No Any Consumer online in the consumer group: [{}]",
+            of.group
+        );
         return Err(Refusal::new(ResponseCode::SystemError, remark));
     }
     members.retain(|(id, _)| wanted.as_ref().is_none_or(|wanted| wanted == id));

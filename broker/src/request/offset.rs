@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use protocol::header::{
-    OffsetAnswer, QueryConsumerOffset, QueueOf, SearchOffset, StoreTimeAnswer,
-    UpdateConsumerOffset,
+    OffsetAnswer, QueryConsumerOffset, QueueOf, SearchOffset, StoreTimeAnswer, UpdateConsumerOffset,
 };
 use protocol::record::Record;
 use protocol::{Frame, Header as _, Refusal, ResponseCode};

@@ -42,7 +42,9 @@ pub(super) fn of_topic(broker: &Arc<Broker>, request: &Frame) -> Result<Frame, R
             max_offset: max,
             min_offset: min.max(0),
         };
-        table.offset_table.insert(broker.queue(&topic, queue), offset);
+        table
+            .offset_table
+            .insert(broker.queue(&topic, queue), offset);
     }
     Ok(frame(request, &table))
 }
@@ -97,7 +99,8 @@ pub(super) fn of_all_groups(broker: &Arc<Broker>, request: &Frame) -> Result<Fra
             }
             stats.push(of_topic);
         }
-        list.consume_stats_list.push(BTreeMap::from([(group, stats)]));
+        list.consume_stats_list
+            .push(BTreeMap::from([(group, stats)]));
     }
     Ok(frame(request, &list))
 }
@@ -154,7 +157,12 @@ pub(super) fn reset(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> 
     let header = ResetOffset::read(&request.fields)?;
     super::changing(broker, request, peer, move |broker| {
         let offsets = reset_offsets(broker, &header)?;
-        tracing::info!(group = header.group, topic = header.topic, ?offsets, "offsets reset");
+        tracing::info!(
+            group = header.group,
+            topic = header.topic,
+            ?offsets,
+            "offsets reset"
+        );
         let table = offsets
             .iter()
             .map(|(queue, offset)| (broker.queue(&header.topic, *queue), *offset));
@@ -170,7 +178,9 @@ pub(super) fn reset(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> 
         let change = Change::Offsets(written.collect());
         // From now on commits of the group do not count until it has been told.
         let mut coordination = broker.coordination();
-        coordination.resets.set(&header.topic, &header.group, offsets);
+        coordination
+            .resets
+            .set(&header.topic, &header.group, offsets);
         Ok((vec![change], body))
     })
 }
@@ -190,9 +200,10 @@ fn reset_offsets(broker: &Broker, header: &ResetOffset) -> Result<Vec<(i32, i64)
         if header.timestamp_ms < 0 {
             return Ok(broker.range(topic, queue).max);
         }
-        let offset = broker
-            .store
-            .offset_at_time(topic, queue, header.timestamp_ms, Boundary::Lower);
+        let offset =
+            broker
+                .store
+                .offset_at_time(topic, queue, header.timestamp_ms, Boundary::Lower);
         Ok(offset.map_err(failed)?.unwrap_or(0))
     };
     if header.queue < 0 {
@@ -246,7 +257,12 @@ pub(super) fn clone(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> 
 /// lies below it.
 pub(super) fn correction(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = CorrectionOf::read(&request.fields)?;
-    let without: Vec<&str> = header.without.as_deref().unwrap_or_default().split(',').collect();
+    let without: Vec<&str> = header
+        .without
+        .as_deref()
+        .unwrap_or_default()
+        .split(',')
+        .collect();
     let tables = broker.tables();
     let mut least: BTreeMap<i64, i64> = BTreeMap::new();
     for (topic, group) in tables.consumed() {

@@ -48,7 +48,10 @@ fn config(header: &CreateTopic, known: Option<&TopicConfig>) -> Result<TopicConf
 
 fn check_numbers(read_queues: i32, write_queues: i32, perm: i32) -> Result<(), Refusal> {
     let refuse = |remark: String| Err(Refusal::new(ResponseCode::InvalidParameter, remark));
-    for (name, queues) in [("readQueueNums", read_queues), ("writeQueueNums", write_queues)] {
+    for (name, queues) in [
+        ("readQueueNums", read_queues),
+        ("writeQueueNums", write_queues),
+    ] {
         if !(0..=QUEUES_MAX).contains(&queues) {
             return refuse(format!("{name} is {queues}, not 0 to {QUEUES_MAX}"));
         }
@@ -228,8 +231,16 @@ mod tests {
         for (text, new, expect) in [
             ("", true, Ok("")),
             ("+message.type=FIFO", true, Ok("message.type=FIFO")),
-            ("+queue.type=BatchCQ,+reserve.time=-1", true, Ok("queue.type=BatchCQ reserve.time=-1")),
-            ("-message.type", true, Err("only add attribute is supported")),
+            (
+                "+queue.type=BatchCQ,+reserve.time=-1",
+                true,
+                Ok("queue.type=BatchCQ reserve.time=-1"),
+            ),
+            (
+                "-message.type",
+                true,
+                Err("only add attribute is supported"),
+            ),
             ("+message.type=X", true, Err("value is not in set")),
             ("+reserve.time=soon", true, Err("value is not in set")),
             ("+a=1", true, Err("unsupported key: a")),
@@ -239,9 +250,17 @@ mod tests {
             ("-a,-a", true, Err("key duplication: -a")),
             ("", false, Ok("reserve.time=9")),
             ("+reserve.time=72", false, Ok("reserve.time=72")),
-            ("-reserve.time,+message.type=DELAY", false, Ok("message.type=DELAY")),
+            (
+                "-reserve.time,+message.type=DELAY",
+                false,
+                Ok("message.type=DELAY"),
+            ),
             ("-message.type", false, Err("nonexistent key: message.type")),
-            ("+cleanup.policy=DELETE", false, Err("unchangeable attribute")),
+            (
+                "+cleanup.policy=DELETE",
+                false,
+                Err("unchangeable attribute"),
+            ),
         ] {
             let before = if new { BTreeMap::new() } else { current() };
             let set = changes(text).and_then(|changes| {

@@ -245,7 +245,10 @@ mod tests {
         let json = br#"{"clientId":"c@1","consumerGroup":"g","mqSet":[{"brokerName":"b",
             "queueId":3,"topic":"T"}],"onlyThisBroker":false}"#;
         let lock: LockBatch = from_fastjson(json).expect("JSON");
-        assert_eq!((lock.mq_set[0].queue_id, lock.client_id.as_str()), (3, "c@1"));
+        assert_eq!(
+            (lock.mq_set[0].queue_id, lock.client_id.as_str()),
+            (3, "c@1")
+        );
         let answer = LockBatchAnswer { locked: vec![] };
         assert_eq!(to_fastjson(&answer), br#"{"lockOKMQSet":[]}"#);
     }
