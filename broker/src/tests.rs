@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 
+mod admin;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Running {

@@ -268,7 +268,9 @@ fn rules() -> anyhow::Result<Vec<Rule>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("mqadmin.toml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let document: DocumentMut = text.parse()?;
-    let rules = document.get("rule").and_then(|rules| rules.as_array_of_tables());
+    let rules = document
+        .get("rule")
+        .and_then(|rules| rules.as_array_of_tables());
     rules.context("no rule")?.iter().map(rule).collect()
 }
 
@@ -277,7 +279,10 @@ fn rule(table: &Table) -> anyhow::Result<Rule> {
         let value = table.get(key).and_then(|value| value.as_str());
         value.with_context(|| format!("a rule without {key}: {table}"))
     };
-    ensure!(text("reason")?.len() > 10, "a rule needs its reason: {table}");
+    ensure!(
+        text("reason")?.len() > 10,
+        "a rule needs its reason: {table}"
+    );
     let commands = table.get("commands").and_then(|value| value.as_array());
     let commands = commands.with_context(|| format!("a rule without commands: {table}"))?;
     let sorted = table.get("sorted").is_some();
@@ -298,7 +303,10 @@ fn normalised(rules: &[Rule], command: &str, text: &str) -> String {
         if !rule.commands.iter().any(|of| of == command || of == "*") {
             continue;
         }
-        text = rule.pattern.replace_all(&text, rule.replace.as_str()).into_owned();
+        text = rule
+            .pattern
+            .replace_all(&text, rule.replace.as_str())
+            .into_owned();
         if rule.sorted {
             let mut lines: Vec<&str> = text.lines().collect();
             lines.sort_unstable();
