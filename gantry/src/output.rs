@@ -28,8 +28,11 @@ pub(crate) fn object(format: Format, object: &Value) -> anyhow::Result<()> {
         Format::Table => {
             let members = object.as_object().context("invariant: an object")?;
             let width = members.keys().map(String::len).max().unwrap_or(0);
-            let line = |(key, value)| format!("{key:<width$}  {}\n", word(value));
-            members.iter().map(line).collect()
+            let mut text = String::new();
+            for (key, value) in members {
+                text += &format!("{key:<width$}  {}\n", word(value));
+            }
+            text
         }
         Format::Json => serde_json::to_string_pretty(object)? + "\n",
         Format::Yaml => serde_yaml::to_string(object)?,

@@ -185,11 +185,6 @@ pub(super) fn system_topics(broker: &Arc<Broker>, request: &Frame) -> Answer {
     with_body(request, &list)
 }
 
-/// What Java cleans on demand is clean here at any time: the index goes with the log.
-pub(super) fn nothing_to_do(_: &Arc<Broker>, request: &Frame) -> Answer {
-    Ok(Some(request.answer(ResponseCode::Success)))
-}
-
 pub(super) fn all_offsets(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let offsets = broker.tables().offset_table();
     with_body(request, &offsets)

@@ -196,7 +196,7 @@ fn reset_offsets(broker: &Broker, header: &ResetOffset) -> Result<Vec<(i32, i64)
         let remark = format!("Group {group} does not exist");
         return refuse(ResponseCode::SubscriptionGroupNotExist, remark);
     }
-    let at_time = |queue| {
+    let at_time = |queue| -> Result<i64, Refusal> {
         if header.timestamp_ms < 0 {
             return Ok(broker.range(topic, queue).max);
         }

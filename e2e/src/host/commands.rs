@@ -147,8 +147,9 @@ async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let site = lab.shared(target).await?;
     let at = site.name_server;
     create(lab, at, "cli-groups").await?;
-    for _ in 0..3 {
-        run(lab, at, "message send cli-groups hello --keys k", OK).await?;
+    for n in 0..3 {
+        let send = format!("message send cli-groups hello --keys k{n}");
+        run(lab, at, &send, OK).await?;
     }
     let record = lab.record_file("cli");
     let driver = lab.driver(Client::V5).await?;
@@ -156,7 +157,7 @@ async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         .ask(consume(&site, "cli-groups", "cli", &record))
         .await?;
     let wait = Command::new("consume-wait").with("id", "cli");
-    driver.ask(wait.with("distinct", 1)).await?;
+    driver.ask(wait.with("distinct", 3)).await?;
     let listed = json(lab, at, "group list").await?;
     let group = row(&listed, "group", "cli-groups-cli")?;
     ensure!(
@@ -182,7 +183,7 @@ async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         .ask(consume(&site, "cli-groups", "cli", &record))
         .await?;
     let wait = Command::new("consume-wait").with("id", "cli");
-    driver.ask(wait.with("distinct", 1)).await?;
+    driver.ask(wait.with("distinct", 3)).await?;
     driver
         .ask(Command::new("consume-stop").with("id", "cli"))
         .await?;

@@ -110,6 +110,8 @@ async fn play(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let mut command = crate::java::command(&jars.class_path(ClassPath::Server), &home, 256);
     command
         .arg("dev.gantry.e2e.Admin")
+        // consumerStatus writes files where it stands.
+        .current_dir(&home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(&log)?);
@@ -277,14 +279,11 @@ fn rules() -> anyhow::Result<Vec<Rule>> {
 fn rule(table: &Table) -> anyhow::Result<Rule> {
     let text = |key: &str| {
         let value = table.get(key).and_then(|value| value.as_str());
-        value.with_context(|| format!("a rule without {key}: {table}"))
+        value.with_context(|| format!("a rule without {key}"))
     };
-    ensure!(
-        text("reason")?.len() > 10,
-        "a rule needs its reason: {table}"
-    );
+    ensure!(text("reason")?.len() > 10, "a rule needs its reason");
     let commands = table.get("commands").and_then(|value| value.as_array());
-    let commands = commands.with_context(|| format!("a rule without commands: {table}"))?;
+    let commands = commands.context("a rule without commands")?;
     let sorted = table.get("sorted").is_some();
     Ok(Rule {
         commands: commands

@@ -201,7 +201,7 @@ async fn query(header: &QueryMessage, common: &Common) -> anyhow::Result<Vec<Val
             // Java finds by a hash: others may be among them.
             let keys = record.property(properties::KEYS).unwrap_or_default();
             let unique = record.property(properties::UNIQ_KEY);
-            if unique == Some(&header.key) || keys.split(' ').any(|key| key == header.key) {
+            if unique == Some(header.key.as_str()) || keys.split(' ').any(|key| key == header.key) {
                 found.push(shown(&record, &master.name, header.unique));
             }
             rest = behind;

@@ -107,19 +107,8 @@ bodies! {
         version: i32,
     }
 
-    pub struct TopicList {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        broker_addr: Option<String>,
-        topic_list: BTreeSet<String>,
-    }
-
     pub struct GroupList {
         group_list: BTreeSet<String>,
-    }
-
-    /// The answer to `GET_BROKER_RUNTIME_INFO`.
-    pub struct KvTable {
-        table: BTreeMap<String, String>,
     }
 
     /// `LOCK_BATCH_MQ` and `UNLOCK_BATCH_MQ`.
