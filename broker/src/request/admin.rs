@@ -152,12 +152,28 @@ pub(super) fn config(broker: &Arc<Broker>, request: &Frame) -> Answer {
     Ok(Some(answer.with_body(text)))
 }
 
-/// The configuration is a file that an operator or a deployment owns; what a running broker was
-/// told beside it would be gone after the next restart.
-pub(super) fn update_config(_: &Arc<Broker>, _: &Frame) -> Answer {
-    let remark = "the configuration is a file: change `properties` there, or in the \
-                  BrokerCluster resource, and restart the broker";
-    Err(Refusal::new(ResponseCode::NoPermission, remark))
+/// Sets properties until the next start: the file belongs to the deployment. Only those that name
+/// no path, address or command, and that are looked at anew with each request; all or none.
+pub(super) fn update_config(broker: &Arc<Broker>, request: &Frame) -> Answer {
+    let text = String::from_utf8_lossy(&request.body);
+    let mut updates = Vec::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        let (key, value) = (key.trim(), value.trim());
+        let live = broker.config.properties.live(key).ok_or_else(|| {
+            let remark = format!("{key} can't be changed while the broker runs");
+            Refusal::new(ResponseCode::NoPermission, remark)
+        })?;
+        let value = live.parse(value).map_err(|reason| {
+            Refusal::new(ResponseCode::InvalidParameter, format!("{key}: {reason}"))
+        })?;
+        updates.push((live, value));
+    }
+    for (live, value) in updates {
+        live.set(value);
+    }
+    tracing::info!(properties = %text, "set until the next start");
+    Ok(Some(request.answer(ResponseCode::Success)))
 }
 
 pub(super) fn stats(broker: &Arc<Broker>, request: &Frame) -> Answer {

@@ -113,8 +113,8 @@ impl Broker {
     pub(crate) fn missing(&self, name: &str) -> Vec<Change> {
         let tables = self.tables();
         let known = tables.group(name);
-        let may_create =
-            self.config.properties.auto_create_subscription_group && validate_group(name).is_ok();
+        let may_create = self.config.properties.auto_create_subscription_group.on()
+            && validate_group(name).is_ok();
         if known.is_none() && !may_create {
             return Vec::new();
         }

@@ -75,10 +75,10 @@ fn pull_of_group(
     let properties = &broker.config.properties;
     let hold = if !flags.suspend() {
         Duration::ZERO
-    } else if properties.long_polling_enable {
+    } else if properties.long_polling_enable.on() {
         Duration::from_millis(header.suspend_ms.max(0) as u64).min(HOLD_MAX)
     } else {
-        Duration::from_millis(properties.short_polling_time_mills)
+        Duration::from_millis(properties.short_polling_time_mills.value())
     };
     let deadline = tokio::time::Instant::now() + hold;
     let request = request.clone();

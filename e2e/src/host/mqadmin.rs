@@ -38,6 +38,7 @@ pub fn rows() -> Vec<Row> {
         "mqadmin_topicroute" "topicRoute"
         "mqadmin_topicstatus" "topicStatus"
         "mqadmin_brokerstatus" "brokerStatus"
+        "mqadmin_updatebrokerconfig" "updateBrokerConfig"
         "mqadmin_querymsgbyid" "queryMsgById"
         "mqadmin_querymsgbykey" "queryMsgByKey"
         "mqadmin_querymsgbyuniquekey" "queryMsgByUniqueKey"
@@ -200,6 +201,8 @@ async fn look(mqadmin: &mut Mqadmin<'_>, sent: &[Record]) -> anyhow::Result<()> 
         "clusterList",
         "clusterList -m",
         "brokerStatus -b BROKER",
+        "updateBrokerConfig -b BROKER -k longPollingEnable -v true",
+        "updateBrokerConfig -b BROKER -k brokerConfigPath -v /tmp/other",
         "topicRoute -t one",
     ] {
         mqadmin.run(line).await?;
