@@ -147,12 +147,6 @@ impl Tables {
         self.offsets.get(&of)?.get(&i64::from(queue)).copied()
     }
 
-    /// Every topic by name, the built-in ones too.
-    pub fn topics(&self) -> BTreeMap<&str, &Arc<TopicConfig>> {
-        let all = self.built_in.iter().chain(&self.topics);
-        all.map(|(name, config)| (name.as_str(), config)).collect()
-    }
-
     /// How far a group has come in each queue of a topic.
     pub fn offsets(&self, topic: &str, group: &str) -> BTreeMap<i64, i64> {
         let of = Consumed {

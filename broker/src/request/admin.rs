@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::body::{DataVersion, KvTable, TopicList};
-use protocol::code::MQ_VERSION;
+use protocol::code::MQ_VERSION_NAME;
 use protocol::header::{ConfigVersion, StatsOf};
 use protocol::json::{to_fastjson, to_json};
 use protocol::record::Record;
@@ -38,7 +38,7 @@ pub(super) fn runtime_info(broker: &Arc<Broker>, request: &Frame) -> Result<Fram
         put(key, value);
     }
     put("brokerActive", (!status.failed).to_string());
-    put("brokerVersionDesc", version_words(MQ_VERSION));
+    put("brokerVersionDesc", MQ_VERSION_NAME.to_owned());
     put("commitLogMinOffset", status.log_start.to_string());
     put("commitLogMaxOffset", status.confirm.to_string());
     put("commitLogDiskRatio", format!("{used:?}"));
@@ -108,14 +108,6 @@ fn human(bytes: u64) -> String {
             "{:.1} {unit}B",
             bytes as f64 / 1024_f64.powi(exponent as i32)
         ),
-    }
-}
-
-/// `V5_5_0`; ordinals of `MQVersion.java` go by two a release: the snapshot and the release.
-fn version_words(version: i32) -> String {
-    match version {
-        MQ_VERSION => "V5_5_0".to_owned(),
-        other => other.to_string(),
     }
 }
 
