@@ -18,6 +18,8 @@ pub mod export;
 pub mod retention;
 pub mod life;
 pub mod pages;
+pub mod mqadmin;
+pub mod commands;
 
 use crate::lab::{Lab, Target};
 use crate::runner::{Running, Test};
@@ -49,6 +51,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         retention::rows(),
         life::rows(),
         pages::rows(),
+        mqadmin::rows(),
+        commands::rows(),
         vec![(
             "the_recorded_constants_are_those_of_the_jar",
             Against::Java,
