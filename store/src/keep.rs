@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::fs::Wait;
+use crate::fs::{self, Wait};
 use crate::open::Inner;
 use crate::run::{self, Entry, Part, Run, Stretch};
 use crate::{Flush, ReadError};
@@ -248,7 +248,7 @@ impl Inner {
         runs.insert(at, run);
         drop(runs);
         for run in old {
-            std::fs::remove_file(&run.path)?;
+            fs::remove_file(&run.path)?;
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 //! of it is unknown, and a second sync would say nothing about it.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -77,12 +77,15 @@ impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir.join("commitlog"))?;
+        fs::create_dir_all(&dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         let identity = identify(dir, &options)?;
         crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
-        std::fs::write(dir.join("abort"), std::process::id().to_string())?;
+        fs::write_new(
+            &dir.join("abort"),
+            std::process::id().to_string().as_bytes(),
+        )?;
         let (end, last_ms) = (recovered.end, recovered.last_ms);
         let inner = Arc::new(Inner::new(dir, identity, &options, recovered, lock));
         {
@@ -267,7 +270,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         return Ok(identity);
     }
-    if std::fs::read_dir(dir.join("commitlog"))?.next().is_some() {
+    if !fs::list(&dir.join("commitlog"))?.is_empty() {
         return Err(OpenError::NotGantry(dir.to_owned()));
     }
     let segment_bytes = match options.segment_bytes {
@@ -278,7 +281,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         None => segment_bytes_of(Volume::measure(dir)?),
     };
-    std::fs::create_dir_all(dir.join("gantry/index"))?;
+    fs::create_dir_all(&dir.join("gantry/index"))?;
     fs::sync_dir(&dir.join("gantry"))?;
     let identity = Identity {
         store_id: rand::random(),

@@ -5,7 +5,6 @@
 //! yet: it is made ahead of time, so that an append does not wait for its allocation.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use protocol::record::Record;
 
-use crate::fs::{self, Wait};
+use crate::fs::{self, File, Wait};
 use crate::{OpenError, ReadError};
 
 #[derive(Debug)]
@@ -34,15 +33,14 @@ impl Segments {
     /// Opens what is there and checks names and lengths.
     pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
         let mut starts = Vec::new();
-        for item in std::fs::read_dir(dir.join("commitlog"))? {
-            let item = item?;
-            let name = item.file_name();
+        for (path, len) in fs::list(&dir.join("commitlog"))? {
+            let name = path.file_name().unwrap_or_default();
             let start = name
                 .to_str()
                 .filter(|name| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|name| name.parse::<u64>().ok())
                 .ok_or_else(|| OpenError::Layout(format!("{} is no log file", name.display())))?;
-            if item.metadata()?.len() != segment_bytes || start % segment_bytes != 0 {
+            if len != segment_bytes || start % segment_bytes != 0 {
                 let text = format!("log file {start:020} is not {segment_bytes} bytes long");
                 return Err(OpenError::Layout(text));
             }
@@ -107,7 +105,7 @@ impl Segments {
         }
         let tmp = self.dir.join("gantry/segment.tmp");
         let file = fs::create_allocated(&tmp, self.segment_bytes)?;
-        std::fs::rename(&tmp, path_of(&self.dir, start))?;
+        fs::rename(&tmp, &path_of(&self.dir, start))?;
         fs::sync_dir(&self.dir.join("commitlog"))?;
         let segment = Arc::new(Segment { start, file });
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +117,7 @@ impl Segments {
     pub(crate) fn delete_from(&self, position: u64) -> io::Result<()> {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         while let Some(last) = list.back().filter(|last| last.start >= position) {
-            std::fs::remove_file(path_of(&self.dir, last.start))?;
+            fs::remove_file(&path_of(&self.dir, last.start))?;
             list.pop_back();
         }
         drop(list);

@@ -6,6 +6,7 @@ mod recovery;
 mod formats;
 mod java;
 mod model;
+mod faults;
 
 use std::path::Path;
 use std::sync::Arc;
