@@ -6,6 +6,8 @@
 
 pub mod messages;
 pub mod crash;
+pub mod kills;
+pub mod disk_full;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
@@ -36,6 +38,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         bad_bytes::rows(),
         routes::rows(),
         crash::rows(),
+        kills::rows(),
+        disk_full::rows(),
         export::rows(),
         life::rows(),
         pages::rows(),

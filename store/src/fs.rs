@@ -142,6 +142,12 @@ impl Write for Appender<'_> {
     }
 }
 
+/// Whether nothing is broken: there was no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 /// The name under which the next version of a file is written.
 pub(crate) fn tmp_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -155,6 +161,10 @@ pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
 }
 
 pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::base::BaseQueue;
 use crate::fs::Wait;
+use crate::keys::RecentKeys;
 use crate::run::{Entry, Part, Run};
 use crate::{Range, ReadError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     topics: RwLock<HashMap<Arc<str>, Queues>>,
+    pub(crate) keys: RecentKeys,
 }
 
 type Queues = BTreeMap<i32, Arc<Queue>>;
@@ -30,6 +33,8 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Places {
+    /// Messages below are not shown.
+    hidden: i64,
     spans: Vec<Span>,
     recent_first: i64,
     recent: VecDeque<Recent>,
@@ -76,6 +81,16 @@ impl Index {
         Arc::clone(queues.entry(id).or_insert_with(fresh))
     }
 
+    /// Makes the queues of a base known, before any run and record.
+    pub(crate) fn seed(&self, queues: &[BaseQueue]) {
+        for seed in queues {
+            let queue = self.get_or_create(&seed.topic, seed.queue);
+            let mut places = queue.write();
+            (places.hidden, places.recent_first) = (seed.min, seed.next);
+            queue.next.store(seed.next, Ordering::Relaxed);
+        }
+    }
+
     /// Every queue, in order of topic and number.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
@@ -113,9 +128,7 @@ impl Index {
         let (mut parts, mut entries) = (Vec::new(), Vec::new());
         for queue in self.queues() {
             let places = queue.read();
-            let count = places
-                .recent
-                .partition_point(|recent| recent.entry.position < position);
+            let count = places.recent_below(position);
             let taken = places.recent.range(..count);
             let (Some(oldest), Some(newest)) = (taken.clone().next(), taken.clone().last()) else {
                 continue;
@@ -198,14 +211,33 @@ impl Queue {
     pub(crate) fn range(&self) -> Range {
         let places = self.read();
         Range {
-            min: places.min(),
+            min: places.min().max(places.hidden),
             max: places.max(),
+        }
+    }
+
+    /// The queue's offsets for a base at `position`. Newer entries that are no longer recent are
+    /// on disk, so that counting them in promises nothing that could be lost.
+    pub(crate) fn base_at(&self, position: u64) -> BaseQueue {
+        let places = self.read();
+        let below = places.recent_below(position);
+        let next = places.recent_first + below as i64;
+        BaseQueue {
+            topic: Arc::clone(&self.topic),
+            queue: self.id,
+            min: places.min().max(places.hidden).min(next),
+            next,
         }
     }
 
     /// The offset of the next message; only the writer may ask.
     pub(crate) fn take_next(&self) -> i64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives out again what was given out and not published.
+    pub(crate) fn take_back(&self) {
+        self.next.store(self.read().max(), Ordering::Relaxed);
     }
 
     /// Adds the entry of a committed record.
@@ -313,6 +345,12 @@ impl Places {
 
     fn max(&self) -> i64 {
         self.recent_first + self.recent.len() as i64
+    }
+
+    /// How many of the recent entries are of records below `position`.
+    fn recent_below(&self, position: u64) -> usize {
+        self.recent
+            .partition_point(|recent| recent.entry.position < position)
     }
 
     fn fits(&self, offset: i64) -> bool {

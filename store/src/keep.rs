@@ -4,18 +4,20 @@
 //! Runs cover only what has been synced, and never cross a segment's end.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fs::{self, Wait};
+use crate::keys::{self, RECENT_KEYS_MAX};
 use crate::open::Inner;
 use crate::run::{self, Entry, Part, Run, Stretch};
 use crate::{Flush, ReadError};
 
 /// With `Flush::Async` nothing stays longer in the kernel alone.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const MERGE_READ_ENTRIES: u64 = 4096;
 
 /// How the threads are woken and waited for.
@@ -101,8 +103,13 @@ pub(crate) fn flush_loop(inner: &Inner) {
 /// The thread that writes the index.
 pub(crate) fn index_loop(inner: &Inner) {
     while inner.keeper.wait(|wanted| &mut wanted.index) {
-        if let Err(error) = inner.write_due_runs() {
-            tracing::warn!(%error, "an index run could not be written");
+        let written = inner.write_due_runs();
+        let stuck = &inner.progress.index_stuck;
+        stuck.store(written.is_err(), Ordering::Release);
+        match written {
+            Ok(()) => inner.keep_reserve(),
+            Err(ReadError::Io(error)) if fs::is_full(&error) => inner.disk_is_full(&error),
+            Err(error) => tracing::warn!(%error, "an index run could not be written"),
         }
         if let Err(error) = inner.prepare_segment() {
             tracing::debug!(%error, "the next log file could not be made ahead of time");
@@ -129,6 +136,26 @@ impl Inner {
         Ok(())
     }
 
+    /// Makes the reserve again once there is room, and with that ends the refusal of messages.
+    pub(crate) fn keep_reserve(&self) {
+        match self.segments.fill_reserves() {
+            Ok(()) => {
+                if self.progress.short.swap(false, Ordering::AcqRel) {
+                    tracing::info!("there is room on the disk again");
+                }
+            }
+            Err(error) if fs::is_full(&error) => self.disk_is_full(&error),
+            Err(error) => tracing::warn!(%error, "the reserve could not be made"),
+        }
+    }
+
+    /// Refuses messages from now on, but for state records.
+    pub(crate) fn disk_is_full(&self, error: &io::Error) {
+        if !self.progress.short.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "the disk is full; messages are refused until there is room");
+        }
+    }
+
     /// Records how far the log is surely on disk, if that has changed.
     pub(crate) fn write_checkpoint(&self, clean: bool) -> io::Result<()> {
         let mut checkpoint = self
@@ -147,13 +174,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Bytes of confirmed log that no run covers.
-    pub(crate) fn run_lag(&self) -> u64 {
+    /// Whether so much of the log has no run yet that a start would take too long.
+    pub(crate) fn is_run_late(&self) -> bool {
         let indexed = self.progress.indexed.load(Ordering::Acquire);
-        self.progress
-            .confirm
-            .load(Ordering::Acquire)
-            .saturating_sub(indexed)
+        let confirm = self.progress.confirm.load(Ordering::Acquire);
+        confirm.saturating_sub(indexed) >= self.run_bytes
+            || confirm > indexed && self.index.keys.len() >= RECENT_KEYS_MAX
     }
 
     pub(crate) fn nudge_if_due(&self) {
@@ -173,6 +199,7 @@ impl Inner {
     fn due(&self, indexed: u64, reached: u64) -> bool {
         reached.saturating_sub(indexed) >= self.run_bytes / 2
             || self.segments.next_start(indexed) <= reached
+            || reached > indexed && self.index.keys.len() >= RECENT_KEYS_MAX / 2
     }
 
     fn write_due_runs(&self) -> Result<(), ReadError> {
@@ -203,10 +230,13 @@ impl Inner {
             end,
             last_ms,
         };
-        run::write(&path, stretch, &parts, &mut entries.into_iter().map(Ok))?;
+        let keys = self.index.keys.within(start, end);
+        let (mut entries, mut keys) = (entries.into_iter().map(Ok), keys.into_iter().map(Ok));
+        run::write(&path, stretch, &parts, &mut entries, &mut keys)?;
         let run = reopen(&path)?;
         self.index.settle(&run, &parts);
         self.runs().push(run);
+        self.index.keys.settle(end);
         self.progress.indexed.store(end, Ordering::Release);
         if end == segment_end {
             self.merge(segment_end - self.segments.segment_bytes, segment_end)?;
@@ -234,12 +264,17 @@ impl Inner {
         let path = self
             .dir
             .join(format!("gantry/index/{:020}.index", stretch.start));
-        run::write(
-            &path,
-            stretch,
-            &parts,
-            &mut parts.iter().flat_map(|part| self.part(part)),
-        )?;
+        let mut entries = parts.iter().flat_map(|part| self.part(part));
+        let mut keys = keys::merged(&old);
+        let written = if old.iter().all(|run| run.has_keys()) {
+            run::write(&path, stretch, &parts, &mut entries, &mut keys)
+        } else {
+            Err(ReadError::IndexDamaged)
+        };
+        match written {
+            Err(ReadError::IndexDamaged) => self.rebuild_at(&path, stretch)?,
+            written => written?,
+        }
         let run = reopen(&path)?;
         self.index.replace(&run, &parts);
         let mut runs = self.runs();
@@ -247,10 +282,19 @@ impl Inner {
         runs.retain(|run| !inside(run));
         runs.insert(at, run);
         drop(runs);
-        for run in old {
+        for run in &old {
             fs::remove_file(&run.path)?;
         }
         Ok(())
+    }
+
+    /// Writes a run from the log.
+    fn rebuild_at(&self, path: &Path, stretch: Stretch) -> Result<(), ReadError> {
+        let rebuilt = run::rebuild(&self.segments, path, stretch.start, stretch.end);
+        rebuilt.map_err(|error| {
+            tracing::error!(%error, "the index run could not be rebuilt");
+            ReadError::IndexDamaged
+        })
     }
 
     /// The entries of one queue, read from its runs.
@@ -286,7 +330,7 @@ impl Inner {
     }
 }
 
-fn reopen(path: &std::path::Path) -> Result<Arc<Run>, ReadError> {
+fn reopen(path: &Path) -> Result<Arc<Run>, ReadError> {
     let (run, _) = Run::open(path)?.ok_or(ReadError::IndexDamaged)?;
     Ok(Arc::new(run))
 }

@@ -7,10 +7,12 @@
 //! * `log`: the writer's thread: offsets, one write a batch, sync, confirm, publish, answer;
 //! * `segment`, `fs`: the log's files;
 //! * `tail`: the newest bytes, in memory;
-//! * `index`, `run`: which record is message n of a queue, in memory and on disk;
+//! * `index`, `run`, `page`: which record is message n of a queue, in memory and on disk;
+//! * `keys`: which records have a key, in memory; on disk in the runs too;
 //! * `keep`: the threads that sync, write runs and make files ahead of time;
-//! * `read`: messages by queue offset, time and position;
+//! * `read`, `query`: messages by queue offset, time and position, and by key;
 //! * `recover`, `scan`: the log's end after a crash;
+//! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
 //! * `java`: the directory as the Java broker wants it.
@@ -25,10 +27,14 @@ mod fs;
 mod tail;
 mod index;
 mod run;
+mod page;
+mod keys;
 mod keep;
 mod read;
+mod query;
 mod recover;
 mod scan;
+pub mod base;
 mod identity;
 mod checkpoint;
 mod envelope;
@@ -49,7 +55,8 @@ pub use crate::fs::{Volume, Wait};
 pub use crate::identity::{FORMAT_VERSION, Identity};
 pub use crate::log::Arrived;
 pub use crate::open::Store;
-pub use crate::queue::Done;
+pub use crate::query::KeyLimits;
+pub use crate::queue::{AllDone, Done};
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
 
 /// When an appended message counts as stored.

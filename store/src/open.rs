@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use protocol::properties;
-use protocol::record::{Message, takes_queue_offset};
+use protocol::record::{Encoded, Message, takes_queue_offset};
 
 use crate::checkpoint::Checkpoint;
 use crate::fs::{DirLock, Volume};
@@ -20,13 +20,13 @@ use crate::identity::{self, FORMAT_VERSION, Identity};
 use crate::index::Index;
 use crate::keep::{self, Keeper};
 use crate::log::{Arrived, Writer};
-use crate::queue::{AppendQueue, Done, Pending};
+use crate::queue::{AllDone, AppendQueue, Done, Pending, gather};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
-use crate::segment::Segments;
+use crate::segment::{self, Segments};
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
+    /// Position of the base that was written last.
+    pub(crate) base: Mutex<u64>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -70,6 +72,10 @@ pub(crate) struct Progress {
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) appended_messages: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// A file could not be made or written because the disk is full.
+    pub(crate) short: AtomicBool,
+    /// The index could not be written the last time.
+    pub(crate) index_stuck: AtomicBool,
     epoch: AtomicU64,
 }
 
@@ -77,8 +83,15 @@ impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
+        let is_new = !fs::exists(dir);
         fs::create_dir_all(&dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        fs::sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| is_new && fs::exists(parent)) {
+            fs::sync_dir(parent)?;
+        }
+        // What is written from here on may need the room.
+        segment::free_reserves(dir)?;
         let identity = identify(dir, &options)?;
         crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
@@ -99,6 +112,7 @@ impl Store {
         }
         let mut writer = Writer::new(Arc::clone(&inner), arrived, end, last_ms);
         begin_epoch(&inner, &mut writer)?;
+        inner.keep_reserve();
         let threads = Arc::new(Threads::start(&inner, writer)?);
         Ok(Self { inner, threads })
     }
@@ -107,16 +121,31 @@ impl Store {
     /// durable as the store promises, or at once when it is refused. It must not block.
     pub fn append(&self, message: Message, done: Done) {
         match message.encode(self.inner.store_host) {
-            Ok(encoded) => self.inner.queue.push(Pending {
-                tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
-                takes_queue_offset: takes_queue_offset(message.sys_flag),
-                topic: message.topic,
-                queue: message.queue,
-                encoded,
-                done,
-            }),
+            Ok(encoded) => self.inner.queue.push(pending(message, encoded, done)),
             Err(error) => done(Err(AppendError::Message(error))),
         }
+    }
+
+    /// Stores messages together: in one file of the log, with no other between them, or none of
+    /// them. `done` is called as by `append`.
+    pub fn append_all(&self, messages: Vec<Message>, done: AllDone) {
+        let host = self.inner.store_host;
+        let encoded: Result<Vec<_>, _> = messages.iter().map(|m| m.encode(host)).collect();
+        let encoded = match encoded {
+            Ok(encoded) if !encoded.is_empty() => encoded,
+            Ok(_) => return done(Ok(Vec::new())),
+            Err(error) => return done(Err(AppendError::Message(error))),
+        };
+        let (count, size) = (encoded.len(), encoded.iter().map(Encoded::size).sum());
+        let all = messages.into_iter().zip(encoded).zip(gather(count, done));
+        let list = all.enumerate().map(|(at, ((message, encoded), done))| {
+            let followers = if at == 0 { count - 1 } else { 0 };
+            Pending {
+                followers,
+                ..pending(message, encoded, done)
+            }
+        });
+        self.inner.queue.push_all(list, size);
     }
 
     /// Stores a message and waits for it.
@@ -190,6 +219,7 @@ impl Inner {
             runs,
             end,
             checkpoint,
+            base_position,
             last_ms,
         } = recovered;
         let indexed = runs.last().map_or(segments.start(), |run| run.stretch.end);
@@ -216,6 +246,7 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
+            base: Mutex::new(base_position),
             lock: Mutex::new(Some(lock)),
         }
     }
@@ -232,11 +263,12 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         self.sync_log()?;
+        segment::free_reserves(&self.dir)?;
         let confirm = self.progress.confirm.load(Ordering::Acquire);
         while self.progress.indexed.load(Ordering::Acquire) < confirm {
             self.write_run()?;
         }
-        // A file made ahead of time goes again.
+        // What was made ahead of time goes again.
         self.segments
             .delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
         self.write_checkpoint(true)?;
@@ -338,22 +370,26 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
     let done: Done = Box::new(move |result| {
         let _ = sender.send(result);
     });
-    let (topic, queue, tags) = (message.topic, 0, 0);
-    let pending = Pending {
-        topic,
-        queue,
-        tags,
-        takes_queue_offset: true,
-        encoded,
-        done,
-    };
-    writer.append(vec![pending], true, false);
+    writer.append(vec![pending(message, encoded, done)], true, false);
     match receiver.recv() {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(OpenError::Options(format!(
             "the epoch record failed: {error}"
         ))),
         Err(_) => Err(OpenError::Options("the epoch record was lost".into())),
+    }
+}
+
+fn pending(message: Message, encoded: Encoded, done: Done) -> Pending {
+    Pending {
+        tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+        keys: keys::hashes(&message.topic, message.sys_flag, &message.properties),
+        takes_queue_offset: takes_queue_offset(message.sys_flag),
+        topic: message.topic,
+        queue: message.queue,
+        encoded,
+        done,
+        followers: 0,
     }
 }
 

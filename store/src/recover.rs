@@ -1,5 +1,5 @@
-//! Opening what is on disk: the index from its runs, the rest of it from the log, and the log's
-//! end.
+//! Opening what is on disk: the queues of the base, the index from its runs, the rest of it from
+//! the log, and the log's end.
 //!
 //! A bad record above the durable position is the end of the log: all that follows is zeroed or
 //! deleted and synced before anything is appended, since old records behind a cut would come back
@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use protocol::record::takes_queue_offset;
 
+use crate::base;
 use crate::checkpoint::Checkpoint;
 use crate::identity::Identity;
 use crate::index::{Index, Recent};
@@ -31,12 +32,20 @@ pub(crate) struct Recovered {
     pub(crate) end: u64,
     pub(crate) last_ms: i64,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) base_position: u64,
 }
 
 pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, OpenError> {
     let mut checkpoint = Checkpoint::load(dir)?;
     let segments = Segments::open(dir, identity.segment_bytes)?;
+    let base = base::load(dir)?.unwrap_or_default();
+    if base.position < segments.start() {
+        let (start, position) = (segments.start(), base.position);
+        let text = format!("the log starts at {start}, but the base is of {position}");
+        return Err(OpenError::Layout(text));
+    }
     let index = Index::default();
+    index.seed(&base.queues);
     let runs = load_runs(dir, &segments, &index)?;
     let Stretch {
         end: replay_from,
@@ -50,14 +59,15 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         },
         |run| run.stretch,
     );
-    // A run is written only of what has been synced.
-    let durable = checkpoint.durable.max(replay_from);
+    // A run or a base is written only of what has been synced.
+    let durable = checkpoint.durable.max(replay_from).max(base.position);
     if durable > segments.limit() {
         let text = format!("the log ends at {}, before {durable}", segments.limit());
         return Err(OpenError::Layout(text));
     }
     let scanned = scan(&segments, replay_from, u64::MAX, &mut |record, size| {
         last_ms = last_ms.max(record.store_ms);
+        index.keys.add(run::keys_of(record));
         if !takes_queue_offset(record.sys_flag) {
             return Ok(());
         }
@@ -83,7 +93,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
             let reason = scanned.bad.unwrap_or_default();
             tracing::warn!(position = end, reason, "the log's torn end was cut off");
         }
-        segments.sync(durable, end)?;
+        segments.rewrite(durable, end)?;
         // Recorded before anything is appended at this place.
         checkpoint.durable = end;
         checkpoint.clean = false;
@@ -96,6 +106,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         end,
         last_ms,
         checkpoint,
+        base_position: base.position,
     })
 }
 

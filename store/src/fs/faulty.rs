@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -28,7 +29,7 @@ use super::{Volume, kernel};
 const PAGE_BYTES: usize = 4096;
 const SECTOR_BYTES: usize = 512;
 const HOLD_MAX: Duration = Duration::from_secs(20);
-const ENOSPC: i32 = 28;
+pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const EIO: i32 = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,10 +150,6 @@ impl Disk {
         self.lock().used()
     }
 
-    pub(crate) fn changes(&self) -> u64 {
-        self.lock().changes
-    }
-
     /// Lets the power go in the middle of the change with this number.
     pub(crate) fn cut_power_at(&self, change: u64) {
         self.lock().last_change = change;
@@ -160,6 +157,13 @@ impl Disk {
 
     pub(crate) fn is_off(&self) -> bool {
         self.lock().is_off()
+    }
+
+    /// Everything passes again, and nothing is lost.
+    pub(crate) fn restart(&self) {
+        let mut state = self.lock();
+        state.last_change = u64::MAX;
+        state.judge = Box::new(|_, _| Verdict::Pass);
     }
 
     /// Makes the directory what is left of it, and turns the power on again. Nobody may have it
@@ -630,15 +634,14 @@ impl File {
         state.end()
     }
 
-    pub(crate) fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
     pub(crate) fn sync_all(&self) -> io::Result<()> {
-        self.sync()
+        match &self.on {
+            Some(_) => self.sync_data(),
+            None => self.real.sync_all(),
+        }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
         match self.ask(Call::Sync) {
             Ok(None) => self.real.sync_data(),
             Ok(Some((mut state, id, _))) => {
@@ -655,5 +658,11 @@ impl File {
                 Err(failed)
             }
         }
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.real.as_fd()
     }
 }

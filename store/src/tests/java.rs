@@ -114,6 +114,8 @@ fn a_queue_that_starts_late_has_placeholders() {
         &store,
         (0..400).map(|n| message("T", 0, &[n as u8; 1000], None)),
     );
+    let end = store.status().confirm;
+    store.write_base(end, Bytes::new()).expect("written");
     drop(store);
     // What retention does: the oldest files go.
     for segment in ["00000000000000000000", "00000000000000065536"] {
