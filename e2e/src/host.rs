@@ -13,6 +13,7 @@ pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
 pub mod export;
+pub mod retention;
 pub mod life;
 pub mod pages;
 
@@ -41,6 +42,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         kills::rows(),
         disk_full::rows(),
         export::rows(),
+        retention::rows(),
         life::rows(),
         pages::rows(),
         vec![(

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -208,12 +208,6 @@ impl Writer {
         (full && &*message.topic != state::TOPIC).then(|| self.disk_full())
     }
 
-    fn disk_full(&self) -> AppendError {
-        let measured = || Volume::measure(&self.inner.dir).map(Volume::used_percent);
-        let used_percent = self.full.or_else(|| measured().ok()).unwrap_or(100);
-        AppendError::DiskFull { used_percent }
-    }
-
     /// Makes the batch's last piece one that takes `size` more bytes at the log's end.
     fn room(&mut self, batch: &mut Batch, size: usize, state: bool) -> Result<(), AppendError> {
         let segments = &self.inner.segments;
@@ -258,6 +252,14 @@ impl Writer {
         tracing::error!(%error, "a log file could not be made; nothing is appended any more");
         self.inner.progress.failed.store(true, Ordering::Release);
         AppendError::Failed
+    }
+
+    fn disk_full(&self) -> AppendError {
+        let measured = || Volume::measure(&self.inner.dir).map(Volume::used_percent);
+        let used_percent = self.full.or_else(|| measured().ok()).unwrap_or(100);
+        let held = self.inner.full_because.lock();
+        let held = Arc::clone(&held.unwrap_or_else(PoisonError::into_inner));
+        AppendError::DiskFull { used_percent, held }
     }
 
     /// Makes a written batch readable and answers its senders.

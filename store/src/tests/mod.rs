@@ -4,6 +4,7 @@
 mod append;
 mod keys;
 mod recovery;
+mod retention;
 mod formats;
 mod java;
 mod model;
