@@ -320,16 +320,18 @@ impl Pipe {
             ledger.len() - 1
         };
         self.sent += 1;
+        let (queues, queue_text) = (QUEUES.to_string(), queue.to_string());
+        let properties = format!("KEYS\u{1}{number}\u{2}");
         let fields = [
             ("a", TOPIC),
             ("b", TOPIC),
             ("c", "TBW102"),
-            ("d", &QUEUES.to_string()),
-            ("e", &queue.to_string()),
+            ("d", queues.as_str()),
+            ("e", queue_text.as_str()),
             ("f", "0"),
             ("g", "1700000000000"),
             ("h", "0"),
-            ("i", &format!("KEYS\u{1}{number}\u{2}")),
+            ("i", properties.as_str()),
             ("j", "0"),
             ("k", "false"),
             ("m", "false"),

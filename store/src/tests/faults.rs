@@ -1,7 +1,8 @@
 //! The store on disks that tear, rot, fill up, fail and lose power: the first six faults, a test
 //! each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -317,11 +318,10 @@ fn fault_2_bit_flip() {
     }
 }
 
-/// Where there is no room, and whether state records find some.
+/// What has no room, and whether state records find some.
 #[test]
 fn fault_3_disk_full() {
-    type Full = fn(&Disk);
-    let rows: [(&str, Full, bool); 4] = [
+    let rows: [(&str, fn(&Disk), bool); 4] = [
         (
             "no room for a log file",
             |disk| disk.set_capacity(Some(disk.used())),
@@ -331,16 +331,13 @@ fn fault_3_disk_full() {
             "no room in the log file",
             |disk| {
                 let mut writes = 0;
-                disk.judge(move |call, path| match call {
-                    Call::Write if is_log(path) => {
-                        writes += 1;
-                        if writes % 2 == 1 {
-                            Verdict::Short(100)
-                        } else {
-                            Verdict::Fail(ENOSPC)
-                        }
+                disk.judge(move |call, path| {
+                    writes += i32::from(call == Call::Write && is_log(path));
+                    match call {
+                        Call::Write if is_log(path) && writes % 2 == 1 => Verdict::Short(100),
+                        Call::Write if is_log(path) => Verdict::Fail(ENOSPC),
+                        _ => Verdict::Pass,
                     }
-                    _ => Verdict::Pass,
                 });
             },
             false,
@@ -368,28 +365,13 @@ fn fault_3_disk_full() {
     ];
     for (what, fill, state_goes_on) in rows {
         for flush in [Flush::Sync, Flush::Async] {
-            let (site, mut rng, mut stored) =
-                (Site::new(), StdRng::seed_from_u64(3), Stored::new());
+            let (site, mut stored) = (Site::new(), Stored::new());
             let mut store = site.open(flush).expect("open");
-            assert!(batch(&store, &mut rng, &mut stored));
+            assert!(batch(&store, &mut StdRng::seed_from_u64(3), &mut stored));
             fill(&site.disk);
-            let refused = || store.append_wait(message("T", 1, &[9; 999], None));
-            let mut refusal = None;
-            for _ in 0..500 {
-                match refused() {
-                    Ok(at) => stored.insert((1, at.queue_offset), (vec![9; 999], 0)),
-                    Err(error) => {
-                        refusal = Some(error);
-                        break;
-                    }
-                };
-            }
-            let text = refusal.expect(what).to_string();
+            let text = fill_up(&store, &mut stored).expect(what).to_string();
             assert!(text.contains("% of the disk is used"), "{what}: {text}");
-            let ledger: Ledger = stored
-                .iter()
-                .map(|(place, (body, _))| (*place, body.clone()))
-                .collect();
+            let ledger = ledger_of(&stored);
             assert_eq!(
                 check(&store, &ledger, what),
                 ledger.len(),
@@ -414,21 +396,40 @@ fn fault_3_disk_full() {
     }
 }
 
+/// Appends until a message is refused, and says why it was.
+fn fill_up(store: &Store, stored: &mut Stored) -> Option<AppendError> {
+    (0..500).find_map(
+        |_| match store.append_wait(message("T", 1, &[9; 999], None)) {
+            Ok(at) => {
+                stored.insert((1, at.queue_offset), (vec![9; 999], 0));
+                None
+            }
+            Err(error) => Some(error),
+        },
+    )
+}
+
+fn ledger_of(stored: &Stored) -> Ledger {
+    let messages = stored
+        .iter()
+        .map(|(place, (body, _))| (*place, body.clone()));
+    messages.collect()
+}
+
 fn resumes(store: &Store, what: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(5);
     while let Err(error) = store.append_wait(message("T", 2, b"again", None)) {
-        assert!(std::time::Instant::now() < deadline, "{what}: {error}");
+        assert!(Instant::now() < deadline, "{what}: {error}");
         store
             .inner
             .keeper
-            .nudge_and_wait(std::time::Duration::from_millis(100));
+            .nudge_and_wait(Duration::from_millis(100));
     }
 }
 
 /// The call that fails once, and whether the store must stop for it.
 #[test]
 fn fault_4_eio() {
-    type Hit = fn(Call, &Path) -> bool;
     let rows: [(&str, Hit, bool); 6] = [
         (
             "a write to the log",
@@ -468,55 +469,64 @@ fn fault_4_eio() {
             (Flush::Async, 0),
             (Flush::Async, 1),
         ] {
-            let what = format!("{what}, {flush:?}, after {after}");
-            let (site, mut rng, mut stored) =
-                (Site::new(), StdRng::seed_from_u64(4), Stored::new());
-            let store = site.open(flush).expect("open");
-            let syncs_after = Arc::new(AtomicI64::new(0));
-            let (mut hits, seen) = (0, Arc::clone(&syncs_after));
-            site.disk.judge(move |call, path| {
-                hits += i32::from(hit(call, path));
-                if hits == after + 1 && hit(call, path) {
-                    return Verdict::Fail(EIO);
-                }
-                if hits > after && call == Call::Sync && is_log(path) {
-                    seen.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::Pass
-            });
-            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-            let mut all = true;
-            while all && std::time::Instant::now() < deadline && stored.len() < 2_000 {
-                all = batch(&store, &mut rng, &mut stored);
-            }
-            if stops {
-                assert!(store.status().failed, "{what}");
-                let more = store.append_wait(message("T", 0, b"more", None));
-                assert_eq!(more, Err(AppendError::Failed), "{what}");
-                assert_eq!(store.inner.sync_log().map_err(drop), Err(()), "{what}");
-                assert_eq!(
-                    syncs_after.load(Ordering::Relaxed),
-                    0,
-                    "{what}: a second sync"
-                );
-            }
-            let mut ledger: Ledger = stored
-                .iter()
-                .map(|(place, (body, _))| (*place, body.clone()))
-                .collect();
-            check(&store, &ledger, &what);
-            if all {
-                drop(store)
-            } else {
-                store.crash()
-            }
-            site.disk.restart();
-            life(&site, Flush::Sync, true, &mut rng, &mut ledger, &what);
-            site.disk.lose_power(7);
-            let store = site.open(flush).expect("open");
-            check(&store, &ledger, &what);
+            fails_once(
+                &format!("{what}, {flush:?}, after {after}"),
+                flush,
+                hit,
+                after,
+                stops,
+            );
         }
     }
+}
+
+/// Whether the failing call is this one.
+type Hit = fn(Call, &Path) -> bool;
+
+fn fails_once(what: &str, flush: Flush, hit: Hit, after: i32, stops: bool) {
+    let (site, mut rng, mut stored) = (Site::new(), StdRng::seed_from_u64(4), Stored::new());
+    let store = site.open(flush).expect("open");
+    let syncs_after = Arc::new(AtomicI64::new(0));
+    let (mut hits, mut failed_sync, seen) = (0, false, Arc::clone(&syncs_after));
+    site.disk.judge(move |call, path| {
+        hits += i32::from(hit(call, path));
+        if hits == after + 1 && hit(call, path) {
+            failed_sync = call == Call::Sync && is_log(path);
+            return Verdict::Fail(EIO);
+        }
+        if failed_sync && call == Call::Sync && is_log(path) {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        Verdict::Pass
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut all = true;
+    while all && Instant::now() < deadline && (stops || stored.len() < 1_000) {
+        all = batch(&store, &mut rng, &mut stored);
+    }
+    if stops {
+        assert!(store.status().failed, "{what}");
+        let more = store.append_wait(message("T", 0, b"more", None));
+        assert_eq!(more, Err(AppendError::Failed), "{what}");
+        assert!(store.inner.sync_log().is_err(), "{what}");
+        assert_eq!(
+            syncs_after.load(Ordering::Relaxed),
+            0,
+            "{what}: a second sync"
+        );
+    }
+    let mut ledger = ledger_of(&stored);
+    check(&store, &ledger, what);
+    if store.status().failed {
+        store.crash();
+    } else {
+        drop(store);
+    }
+    // Another process opens what the kernel shows; then that is put to the proof.
+    site.disk.restart();
+    life(&site, Flush::Sync, true, &mut rng, &mut ledger, what);
+    site.disk.lose_power(7);
+    check(&site.open(flush).expect("open"), &ledger, what);
 }
 
 /// A disk that takes its time holds back answers and nobody else.
@@ -540,7 +550,7 @@ fn a_slow_sync_holds_answers_and_no_reader() {
         let _ = sender.send(result);
     };
     store.append(message("T", 0, b"second", None), Box::new(done));
-    let limit = std::time::Duration::from_secs(10);
+    let limit = Duration::from_secs(10);
     held.recv_timeout(limit).expect("the sync has begun");
     assert_eq!(
         bodies(&store, "T", 0),
@@ -557,7 +567,7 @@ fn a_slow_sync_holds_answers_and_no_reader() {
 #[test]
 fn a_lost_disk_keeps_what_was_synced() {
     use crate::fs;
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for seed in 0..64 {
         let site = Site::new();
         let path = |name: &str| site.dir.path().join(name);
