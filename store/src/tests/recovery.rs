@@ -64,7 +64,7 @@ fn a_killed_store_keeps_all_that_was_acknowledged() {
 
 /// Equal-sized records behind a cut would line up with what is appended there.
 #[test]
-fn cut_records_do_not_come_back() {
+fn c7_cut_records_do_not_come_back() {
     let (crashed, sent) = crashed(20);
     // The epoch record that the next open writes is of another size: tear where the records
     // after it line up again, and look for any of the old ones.
