@@ -84,6 +84,13 @@ impl Connection {
         }
     }
 
+    /// Whether the peer closes in time, whatever it says before: a TLS alert is no frame.
+    pub async fn closes_within(&mut self, limit: Duration) -> bool {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(limit, self.stream.read_to_end(&mut bytes)).await;
+        read.is_ok()
+    }
+
     async fn read_frame(&mut self) -> std::io::Result<Vec<u8>> {
         read_frame(&mut self.stream).await
     }
