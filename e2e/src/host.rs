@@ -6,6 +6,8 @@
 
 pub mod messages;
 pub mod crash;
+pub mod kills;
+pub mod disk_full;
 pub mod produce;
 pub mod retry;
 pub mod hold;
@@ -47,6 +49,8 @@ pub fn tests() -> Vec<Test<Lab>> {
         name_server::rows(),
         ports::rows(),
         crash::rows(),
+        kills::rows(),
+        disk_full::rows(),
         export::rows(),
         retention::rows(),
         life::rows(),
