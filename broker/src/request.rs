@@ -168,7 +168,7 @@ pub(crate) fn state_record(changes: &[Change]) -> Bytes {
 /// they take for success.
 fn append_refusal(error: &AppendError) -> Refusal {
     let code = match error {
-        AppendError::Message(_) | AppendError::RecordTooLarge { .. } => {
+        AppendError::Message(_) | AppendError::RecordTooLarge { .. } | AppendError::Targets => {
             ResponseCode::MessageIllegal
         }
         _ => ResponseCode::ServiceNotAvailable,

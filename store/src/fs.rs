@@ -1,5 +1,8 @@
-//! The system calls of the store: files are written with pwrite and read with pread, never
-//! through a mapping, so that a bad page or a full disk is an error and not a signal.
+//! The system calls of the store: files are written with pwrite, never through a mapping, so that
+//! a full disk is an error and not a signal. What is written is read with pread; a sealed file
+//! through `map`.
+
+mod map;
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -10,6 +13,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, statvfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+pub(crate) use self::map::{Mapping, Sealed};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 

@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, dispatch, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) store_host: SocketAddr,
     pub(crate) clock: fn() -> i64,
     pub(crate) run_bytes: u64,
+    multi_dispatch: bool,
     pub(crate) disk_used_percent_max: AtomicU8,
     pub(crate) segments: Segments,
     pub(crate) index: Index,
@@ -104,7 +105,12 @@ impl Store {
 
     /// Stores a message. `done` is called once: on the writer's thread when the message is as
     /// durable as the store promises, or at once when it is refused. It must not block.
-    pub fn append(&self, message: Message, done: Done) {
+    pub fn append(&self, mut message: Message, done: Done) {
+        let targets = match dispatch::targets(&mut message, self.inner.multi_dispatch) {
+            Ok(targets) if targets.is_empty() => None,
+            Ok(targets) => Some(Box::new((message.clone(), targets))),
+            Err(error) => return done(Err(error)),
+        };
         match message.encode(self.inner.store_host) {
             Ok(encoded) => self.inner.queue.push(Pending {
                 tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
@@ -113,6 +119,7 @@ impl Store {
                 topic: message.topic,
                 queue: message.queue,
                 encoded,
+                targets,
                 done,
             }),
             Err(error) => done(Err(AppendError::Message(error))),
@@ -207,6 +214,7 @@ impl Inner {
             flush: options.flush,
             store_host: options.store_host,
             clock: options.clock,
+            multi_dispatch: options.multi_dispatch,
             run_bytes: options.run_bytes.max(RUN_BYTES_MIN),
             disk_used_percent_max: AtomicU8::new(options.disk_used_percent_max),
             segments,
@@ -348,6 +356,7 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
         keys: Vec::new(),
         takes_queue_offset: true,
         encoded,
+        targets: None,
         done,
     };
     writer.append(vec![pending], true, false);

@@ -8,18 +8,39 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use protocol::record::Record;
 
-use crate::fs::{self, Wait};
+use crate::fs::{self, Mapping, Wait};
 use crate::{OpenError, ReadError};
 
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) file: File,
+    /// Once nothing is written to the file any more.
+    mapping: OnceLock<Option<Mapping>>,
+}
+
+impl Segment {
+    fn new(start: u64, file: File) -> Self {
+        let mapping = OnceLock::new();
+        Self {
+            start,
+            file,
+            mapping,
+        }
+    }
+
+    /// From a mapping only where the reader may wait: a missing page stops the whole thread.
+    pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
+        match self.mapping.get() {
+            Some(Some(mapping)) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
+            _ => fs::read_exact_at(&self.file, buf, at, wait),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +79,7 @@ impl Segments {
                 )));
             }
             let file = fs::open_rw(&path_of(dir, start))?;
-            list.push_back(Arc::new(Segment { start, file }));
+            list.push_back(Arc::new(Segment::new(start, file)));
             expected = start + segment_bytes;
         }
         let list = RwLock::new(list);
@@ -94,6 +115,15 @@ impl Segments {
         list.get(index as usize).cloned()
     }
 
+    /// Says that nothing is written below `position` any more.
+    pub(crate) fn seal_below(&self, position: u64) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = |segment: &&Arc<Segment>| segment.start + self.segment_bytes <= position;
+        for segment in list.iter().filter(sealed) {
+            segment.mapping.get_or_init(|| Mapping::new(&segment.file));
+        }
+    }
+
     /// Start of the file after the one that holds `position`.
     pub(crate) fn next_start(&self, position: u64) -> u64 {
         (position / self.segment_bytes + 1) * self.segment_bytes
@@ -109,7 +139,7 @@ impl Segments {
         let file = fs::create_allocated(&tmp, self.segment_bytes)?;
         std::fs::rename(&tmp, path_of(&self.dir, start))?;
         fs::sync_dir(&self.dir.join("commitlog"))?;
-        let segment = Arc::new(Segment { start, file });
+        let segment = Arc::new(Segment::new(start, file));
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         list.push_back(Arc::clone(&segment));
         Ok(segment)
@@ -153,7 +183,14 @@ impl Segments {
             return Err(corrupt());
         }
         let mut bytes = vec![0; size as usize];
-        fs::read_exact_at(&segment.file, &mut bytes, at, wait)?;
+        match segment.read_exact_at(&mut bytes, at, wait) {
+            // The file has become shorter, or the disk cannot read the place.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::warn!(position, %error, "a record cannot be read");
+                return Err(corrupt());
+            }
+            read => read?,
+        }
         let record = Record::decode(&bytes).map_err(|_| corrupt())?;
         if record.position != position || !expected(&record) {
             return Err(corrupt());

@@ -195,6 +195,7 @@ fn h20_runs_without_keys_are_read() {
     assert_eq!(bodies(&store, "T", 0).len(), 1500);
     let more = (1500..3000).map(|n| keyed("T", n, "all", ""));
     append_all(&store, more);
+    store.close();
     // The segment that was open then has got its keys by being merged.
     let found = numbers(
         &store,
@@ -206,7 +207,6 @@ fn h20_runs_without_keys_are_read() {
         },
     );
     assert!(found.len() > 1500, "{}", found.len());
-    store.close();
 }
 
 #[test]
