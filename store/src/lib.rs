@@ -58,7 +58,7 @@ pub use crate::identity::{FORMAT_VERSION, Identity};
 pub use crate::log::Arrived;
 pub use crate::open::Store;
 pub use crate::query::KeyLimits;
-pub use crate::queue::Done;
+pub use crate::queue::{AllDone, Done};
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
 
 /// When an appended message counts as stored.

@@ -5,6 +5,7 @@
 //! back. After a failed write or sync nothing is appended any more: what the kernel still holds
 //! of it is unknown, and a second sync would say nothing about it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -132,8 +133,10 @@ impl Writer {
             bytes: sizes + BLANK_BYTES,
             ..Batch::default()
         };
-        for message in pending {
-            self.place(&mut batch, message);
+        let mut pending = VecDeque::from(pending);
+        while let Some(first) = pending.front() {
+            let count = (1 + first.followers).min(pending.len());
+            self.place_all(&mut batch, &mut pending, count);
         }
         if batch.placed.is_empty() {
             return;
@@ -149,18 +152,28 @@ impl Writer {
         self.publish(batch, sync, announce);
     }
 
-    /// Gives the message its place, or answers why it gets none.
-    fn place(&mut self, batch: &mut Batch, mut message: Pending) {
-        let aimed = self.aim(&mut message);
-        let size = message.encoded.size();
-        let refused = aimed.and_then(|targets| match self.refuse(&message) {
-            Some(error) => Err(error),
-            None => self.room(batch, size).map(|()| targets),
-        });
-        let targets = match refused {
-            Ok(targets) => targets,
-            Err(error) => return (message.done)(Err(error)),
+    /// Gives the first `count` messages, which belong together, their places in one file, or
+    /// answers why they get none. Only a message that is alone has other queues.
+    fn place_all(&mut self, batch: &mut Batch, pending: &mut VecDeque<Pending>, count: usize) {
+        let aimed = pending.front_mut().map(|first| self.aim(first));
+        let (mut targets, refused) = match aimed.unwrap_or_else(|| Ok(Vec::new())) {
+            Ok(targets) => (targets, None),
+            Err(error) => (Vec::new(), Some(error)),
         };
+        let together = pending.range(..count);
+        let size = together.clone().map(|message| message.encoded.size()).sum();
+        let refused = refused.or_else(|| together.into_iter().find_map(|m| self.refuse(m, size)));
+        let refused = refused.or_else(|| self.room(batch, size).err());
+        for message in pending.drain(..count) {
+            match &refused {
+                Some(error) => (message.done)(Err(error.clone())),
+                None => self.place(batch, message, std::mem::take(&mut targets)),
+            }
+        }
+    }
+
+    fn place(&mut self, batch: &mut Batch, mut message: Pending, targets: Vec<(Arc<Queue>, i64)>) {
+        let size = message.encoded.size();
         for (queue, _) in &targets {
             queue.take_next();
         }
@@ -213,14 +226,12 @@ impl Writer {
         Ok(targets)
     }
 
-    fn refuse(&self, message: &Pending) -> Option<AppendError> {
+    fn refuse(&self, message: &Pending, size: usize) -> Option<AppendError> {
         if self.inner.progress.failed.load(Ordering::Acquire) {
             return Some(AppendError::Failed);
         }
-        if (message.encoded.size() + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
-            return Some(AppendError::RecordTooLarge {
-                bytes: message.encoded.size(),
-            });
+        if (size + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
+            return Some(AppendError::RecordTooLarge { bytes: size });
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
         let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
