@@ -14,7 +14,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, statvfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-pub(crate) use self::map::{Mapping, Sealed};
+pub(crate) use self::map::{MappedFile, Mapping};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 

@@ -12,10 +12,12 @@
 //! * `keys`: which records have a key, in memory; on disk in the runs too;
 //! * `keep`: the threads that sync, write runs and make files ahead of time;
 //! * `read`, `query`: messages by queue offset, time and position, and by key;
+//! * `trim`: the log's start, which retention moves;
 //! * `recover`, `scan`: the log's end after a crash;
 //! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
+//! * `configs`: the tables as JSON;
 //! * `java`: the directory as the Java broker wants it.
 //!
 //! No async runtime and no sockets: callers are called back on the writer's thread.
@@ -34,6 +36,7 @@ mod keys;
 mod keep;
 mod read;
 mod query;
+mod trim;
 mod recover;
 mod scan;
 pub mod base;
@@ -41,6 +44,7 @@ mod identity;
 mod checkpoint;
 mod envelope;
 pub mod state;
+mod configs;
 pub mod java;
 #[cfg(test)]
 mod tests;
@@ -60,6 +64,7 @@ pub use crate::open::Store;
 pub use crate::query::KeyLimits;
 pub use crate::queue::{AllDone, Done};
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
+pub use crate::trim::Sealed;
 
 /// When an appended message counts as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +160,8 @@ pub struct Status {
     pub flushed: u64,
     /// The index below is on disk.
     pub indexed: u64,
+    /// Position of the base that was written last.
+    pub base: u64,
     pub segment_bytes: u64,
     pub volume: Option<Volume>,
     /// Since the store was opened.
@@ -173,8 +180,9 @@ pub struct Status {
 pub enum AppendError {
     #[error("too many messages wait for the disk")]
     Busy,
-    #[error("{used_percent} % of the disk is used")]
-    DiskFull { used_percent: u8 },
+    /// `held` goes on with the sentence: why nothing is deleted.
+    #[error("{used_percent} % of the disk is used{held}")]
+    DiskFull { used_percent: u8, held: Arc<str> },
     #[error("a write to the disk has failed; nothing is stored any more")]
     Failed,
     #[error("the store is closed")]
@@ -227,13 +235,15 @@ pub enum ReadError {
     Corrupt { position: u64 },
     #[error("the index is damaged")]
     IndexDamaged,
+    #[error("the record at {position} is deleted")]
+    Gone { position: u64 },
 }
 
 impl From<ReadError> for OpenError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Corrupt { position } => Self::Corrupt {
+            ReadError::Corrupt { position } | ReadError::Gone { position } => Self::Corrupt {
                 position,
                 reason: "the record is damaged".into(),
             },

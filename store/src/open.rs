@@ -58,8 +58,12 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
-    /// Position of the base that was written last.
-    pub(crate) base: Mutex<u64>,
+    /// Held while a base is written.
+    pub(crate) base_writing: Mutex<()>,
+    /// Held by who makes runs of runs or takes them away.
+    pub(crate) shaping: Mutex<()>,
+    /// Why a full disk stays full.
+    pub(crate) full_because: Mutex<Arc<str>>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -69,6 +73,8 @@ pub(crate) struct Progress {
     pub(crate) confirm: AtomicU64,
     pub(crate) flushed: AtomicU64,
     pub(crate) indexed: AtomicU64,
+    /// Position of the base that was written last.
+    pub(crate) base: AtomicU64,
     pub(crate) last_ms: AtomicI64,
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) appended_messages: AtomicU64,
@@ -159,6 +165,16 @@ impl Store {
         receiver.recv().unwrap_or(Err(AppendError::Closed))
     }
 
+    /// What the refusals of a full disk say behind its use, until this is called again.
+    pub fn explain_full(&self, because: &str) {
+        let mut held = self
+            .inner
+            .full_because
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = because.into();
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
     }
@@ -171,6 +187,7 @@ impl Store {
             confirm: progress.confirm.load(Ordering::Acquire),
             flushed: progress.flushed.load(Ordering::Acquire),
             indexed: progress.indexed.load(Ordering::Acquire),
+            base: progress.base.load(Ordering::Acquire),
             segment_bytes: inner.segments.segment_bytes,
             volume: Volume::measure(&inner.dir).ok(),
             appended_bytes: progress.appended_bytes.load(Ordering::Relaxed),
@@ -226,6 +243,7 @@ impl Inner {
             confirm: AtomicU64::new(end),
             flushed: AtomicU64::new(end),
             indexed: AtomicU64::new(indexed),
+            base: AtomicU64::new(base_position),
             last_ms: AtomicI64::new(last_ms),
             ..Progress::default()
         };
@@ -246,7 +264,9 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
-            base: Mutex::new(base_position),
+            base_writing: Mutex::default(),
+            shaping: Mutex::default(),
+            full_because: Mutex::new(Arc::from("")),
             lock: Mutex::new(Some(lock)),
         }
     }

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use crate::ReadError;
-use crate::fs::{Sealed, Wait};
+use crate::fs::{MappedFile, Wait};
 
 const CELLS_BYTES: u64 = 4080;
 const CRC_BYTES: u64 = 4;
@@ -48,7 +48,7 @@ impl Pages {
     /// The bytes of cells `[first, end)`, verified; `IndexDamaged` if a page is not intact.
     pub(crate) fn read(
         &self,
-        file: &Sealed,
+        file: &MappedFile,
         first: u64,
         end: u64,
         wait: Wait,

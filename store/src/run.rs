@@ -22,7 +22,7 @@ use protocol::properties;
 use protocol::record::Record;
 
 use crate::envelope::{self, Fields};
-use crate::fs::{self, Sealed, Wait};
+use crate::fs::{self, MappedFile, Wait};
 use crate::keys::{self, Key};
 use crate::page::{PageWriter, Pages};
 use crate::scan::scan;
@@ -93,7 +93,7 @@ pub(crate) struct Run {
 
 #[derive(Debug, Clone)]
 struct Content {
-    file: Arc<Sealed>,
+    file: Arc<MappedFile>,
     entries: Pages,
     /// `None` in a run of a version without keys.
     keys: Option<Pages>,
@@ -150,7 +150,7 @@ impl Run {
             return Ok(None);
         }
         let content = Content {
-            file: Arc::new(Sealed::new(file)),
+            file: Arc::new(MappedFile::new(file)),
             entries,
             keys: keys.flatten(),
         };

@@ -53,7 +53,7 @@ fn fill(store: &Store, count: u32) {
 }
 
 fn check(store: &Store, count: u32, what: &str) {
-    let direct = |n: &u32| n % 10 == 0;
+    let direct = |n: &u32| n.is_multiple_of(10);
     let in_a: Vec<_> = (0..count).filter(|n| n % 2 == 0).collect();
     let in_b: Vec<_> = (0..count).filter(|n| !direct(n)).collect();
     let at = |list: &[u32], n| list.iter().position(|other| *other == n);

@@ -245,3 +245,12 @@ fn keys_are_cut_with_the_log() {
     append_all(&store, (20..22).map(|n| keyed("T", n, "k", "")));
     assert_eq!(numbers(&store, "T", "k", ANY), [21, 20, 5, 4, 3, 2, 1, 0]);
 }
+
+#[test]
+fn h15_hidden_messages_are_not_found_by_key() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    append_all(&store, (0..9).map(|n| keyed("T", n, "k", "")));
+    store.raise_min("T", 0, 5);
+    assert_eq!(numbers(&store, "T", "k", ANY), [8, 7, 6, 5]);
+}

@@ -7,6 +7,7 @@ mod dispatch;
 mod sealed;
 mod many;
 mod recovery;
+mod retention;
 mod formats;
 mod java;
 mod model;
