@@ -293,7 +293,7 @@ pub(crate) fn state_record(changes: &[Change]) -> Bytes {
 /// can; Go gives up on Java's 2. Never 10, 11 or 12, which they take for success.
 fn append_refusal(error: &AppendError) -> Refusal {
     let code = match error {
-        AppendError::Message(_) | AppendError::RecordTooLarge { .. } => {
+        AppendError::Message(_) | AppendError::RecordTooLarge { .. } | AppendError::Targets => {
             ResponseCode::MessageIllegal
         }
         _ => ResponseCode::ServiceNotAvailable,

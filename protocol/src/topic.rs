@@ -10,11 +10,11 @@ pub const GROUP_BYTES_MAX: usize = 120;
 pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const DLQ_PREFIX: &str = "%DLQ%";
 
+/// Delayed messages wait here.
+pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+
 /// The topic from which unknown topics take their settings.
 pub const DEFAULT_TOPIC: &str = "TBW102";
-
-/// Messages with a delay level wait here, a queue a level.
-pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 
 /// Gantry's own state lies in the log under this name; no client reads or writes it.
 pub const STATE_TOPIC: &str = "rmq_sys_gantry_state";

@@ -102,7 +102,7 @@ mod tests {
         let put = |name: &str, text: &str| {
             std::fs::write(dir.join("config").join(name), text).expect("written");
         };
-        let changed = || super::changed(dir).expect("read");
+        let changed = || changed(dir).expect("read");
         assert_eq!(changed(), []);
         std::fs::create_dir(dir.join("config")).expect("dir");
         put("a.json", "Java's");

@@ -1,5 +1,6 @@
-//! The system calls of the store: files are written with pwrite and read with pread, never
-//! through a mapping, so that a bad page or a full disk is an error and not a signal.
+//! The system calls of the store: files are written with pwrite, never through a mapping, so that
+//! a full disk is an error and not a signal. What is written is read with pread; a sealed file
+//! through `map`.
 //!
 //! `kernel` makes the calls. In the tests of this crate `faulty` stands before it: a disk that is
 //! full, fails, or loses power.
@@ -7,6 +8,7 @@
 mod kernel;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod map;
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
@@ -26,6 +28,8 @@ use self::kernel as medium;
 pub(crate) use medium::{
     File, create_dir_all, list, open_read, open_rw, remove_file, rename, sync_dir,
 };
+
+pub(crate) use self::map::{MappedFile, Mapping};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
 const APPEND_BUFFER_BYTES: usize = 1 << 18;

@@ -233,12 +233,13 @@ impl Inner {
         let keys = self.index.keys.within(start, end);
         let (mut entries, mut keys) = (entries.into_iter().map(Ok), keys.into_iter().map(Ok));
         run::write(&path, stretch, &parts, &mut entries, &mut keys)?;
-        let run = reopen(&path)?;
+        let run = Run::reopen(&path)?;
         self.index.settle(&run, &parts);
         self.runs().push(run);
         self.index.keys.settle(end);
         self.progress.indexed.store(end, Ordering::Release);
         if end == segment_end {
+            self.segments.seal_below(end);
             self.merge(segment_end - self.segments.segment_bytes, segment_end)?;
         }
         Ok(())
@@ -276,7 +277,7 @@ impl Inner {
             Err(ReadError::IndexDamaged) => self.rebuild_at(&path, stretch)?,
             written => written?,
         }
-        let run = reopen(&path)?;
+        let run = Run::reopen(&path)?;
         self.index.replace(&run, &parts);
         let mut runs = self.runs();
         let at = runs.partition_point(|run| run.stretch.start < start);
@@ -329,9 +330,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-fn reopen(path: &Path) -> Result<Arc<Run>, ReadError> {
-    let (run, _) = Run::open(path)?.ok_or(ReadError::IndexDamaged)?;
-    Ok(Arc::new(run))
 }

@@ -21,7 +21,7 @@ use crate::open::Inner;
 use crate::queue::{Done, Pending};
 use crate::run::Entry;
 use crate::segment::Segment;
-use crate::{AppendError, Appended, Arrival, state};
+use crate::{AppendError, Appended, Arrival, dispatch, state};
 
 /// Called on the writer's thread for each batch that has become readable.
 pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
@@ -61,8 +61,43 @@ struct Placed {
     /// With the tags code; `None` for a record that takes no place in its queue.
     queue: Option<(Arc<Queue>, i64)>,
     keys: Vec<u32>,
+    /// Other queues in which the record lies, and its offsets there.
+    targets: Vec<(Arc<Queue>, i64)>,
     appended: Appended,
     done: Done,
+}
+
+impl Placed {
+    /// Adds the record's entries to all its queues, and says so in `arrivals`.
+    fn publish(&self, arrivals: &mut Vec<Arrival>) {
+        let Some((queue, tags)) = &self.queue else {
+            return;
+        };
+        let Appended {
+            position,
+            queue_offset,
+            bytes: size,
+            store_ms,
+            ..
+        } = self.appended;
+        let tags = *tags;
+        let entry = Entry {
+            position,
+            size,
+            tags,
+        };
+        let targets = self.targets.iter().map(|(queue, offset)| (queue, *offset));
+        for (queue, offset) in [(queue, queue_offset)].into_iter().chain(targets) {
+            queue.publish(offset, Recent { entry, store_ms });
+            arrivals.push(Arrival {
+                topic: Arc::clone(&queue.topic),
+                queue: queue.id,
+                offset,
+                tags,
+                store_ms,
+            });
+        }
+    }
 }
 
 impl Writer {
@@ -149,23 +184,31 @@ impl Writer {
     }
 
     /// Gives the first `count` messages, which belong together, their places in one file, or
-    /// answers why they get none.
+    /// answers why they get none. Only a message that is alone has other queues.
     fn place_all(&mut self, batch: &mut Batch, pending: &mut VecDeque<Pending>, count: usize) {
+        let aimed = pending.front_mut().map(|first| self.aim(first));
+        let (mut targets, refused) = match aimed.unwrap_or_else(|| Ok(Vec::new())) {
+            Ok(targets) => (targets, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let together = pending.range(..count);
         let size = together.clone().map(|message| message.encoded.size()).sum();
-        let refused = together.into_iter().find_map(|m| self.refuse(m, size));
+        let refused = refused.or_else(|| together.into_iter().find_map(|m| self.refuse(m, size)));
         let is_state = pending.front().is_some_and(|m| &*m.topic == state::TOPIC);
         let refused = refused.or_else(|| self.room(batch, size, is_state).err());
         for message in pending.drain(..count) {
             match &refused {
                 Some(error) => (message.done)(Err(error.clone())),
-                None => self.place(batch, message),
+                None => self.place(batch, message, std::mem::take(&mut targets)),
             }
         }
     }
 
-    fn place(&mut self, batch: &mut Batch, mut message: Pending) {
+    fn place(&mut self, batch: &mut Batch, mut message: Pending, targets: Vec<(Arc<Queue>, i64)>) {
         let size = message.encoded.size();
+        for (queue, _) in &targets {
+            queue.take_next();
+        }
         let queue = self
             .inner
             .index
@@ -190,10 +233,29 @@ impl Writer {
         batch.placed.push(Placed {
             queue,
             keys: message.keys,
+            targets,
             appended,
             done: message.done,
         });
         self.end += size as u64;
+    }
+
+    /// Writes into the record which offsets it is about to get in its other queues.
+    fn aim(&self, pending: &mut Pending) -> Result<Vec<(Arc<Queue>, i64)>, AppendError> {
+        let Some(targets) = pending.targets.take() else {
+            return Ok(Vec::new());
+        };
+        let (mut message, topics) = *targets;
+        let queues = topics
+            .iter()
+            .map(|topic| self.inner.index.get_or_create(topic, 0));
+        let targets: Vec<_> = queues
+            .map(|queue| (Arc::clone(&queue), queue.next()))
+            .collect();
+        let offsets: Vec<_> = targets.iter().map(|(_, offset)| *offset).collect();
+        message.properties = dispatch::with_offsets(&message.properties, &offsets);
+        pending.encoded = message.encode(self.inner.store_host)?;
+        Ok(targets)
     }
 
     fn refuse(&self, message: &Pending, size: usize) -> Option<AppendError> {
@@ -271,32 +333,8 @@ impl Writer {
                 .push(piece.position, Bytes::from(piece.bytes));
         }
         let mut arrivals = Vec::with_capacity(batch.placed.len());
-        for Placed {
-            queue, appended, ..
-        } in &batch.placed
-        {
-            let Some((queue, tags)) = queue else { continue };
-            let Appended {
-                position,
-                queue_offset: offset,
-                bytes: size,
-                store_ms,
-                ..
-            } = *appended;
-            let entry = Entry {
-                position,
-                size,
-                tags: *tags,
-            };
-            queue.publish(offset, Recent { entry, store_ms });
-            let topic = Arc::clone(&queue.topic);
-            arrivals.push(Arrival {
-                topic,
-                queue: queue.id,
-                offset,
-                tags: *tags,
-                store_ms,
-            });
+        for placed in &batch.placed {
+            placed.publish(&mut arrivals);
         }
         let keys = batch.placed.iter().flat_map(|placed| {
             let position = placed.appended.position;

@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::segment::{self, Segments};
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, dispatch, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) store_host: SocketAddr,
     pub(crate) clock: fn() -> i64,
     pub(crate) run_bytes: u64,
+    multi_dispatch: bool,
     pub(crate) disk_used_percent_max: AtomicU8,
     pub(crate) segments: Segments,
     pub(crate) index: Index,
@@ -125,16 +126,29 @@ impl Store {
 
     /// Stores a message. `done` is called once: on the writer's thread when the message is as
     /// durable as the store promises, or at once when it is refused. It must not block.
-    pub fn append(&self, message: Message, done: Done) {
+    pub fn append(&self, mut message: Message, done: Done) {
+        let targets = match dispatch::targets(&mut message, self.inner.multi_dispatch) {
+            Ok(targets) if targets.is_empty() => None,
+            Ok(targets) => Some(Box::new((message.clone(), targets))),
+            Err(error) => return done(Err(error)),
+        };
         match message.encode(self.inner.store_host) {
-            Ok(encoded) => self.inner.queue.push(pending(message, encoded, done)),
+            Ok(encoded) => self.inner.queue.push(Pending {
+                targets,
+                ..pending(message, encoded, done)
+            }),
             Err(error) => done(Err(AppendError::Message(error))),
         }
     }
 
     /// Stores messages together: in one file of the log, with no other between them, or none of
-    /// them. `done` is called as by `append`.
-    pub fn append_all(&self, messages: Vec<Message>, done: AllDone) {
+    /// them, and each in its own queue alone. `done` is called as by `append`.
+    pub fn append_all(&self, mut messages: Vec<Message>, done: AllDone) {
+        for message in &mut messages {
+            if let Err(error) = dispatch::targets(message, false) {
+                return done(Err(error));
+            }
+        }
         let host = self.inner.store_host;
         let encoded: Result<Vec<_>, _> = messages.iter().map(|m| m.encode(host)).collect();
         let encoded = match encoded {
@@ -254,6 +268,7 @@ impl Inner {
             flush: options.flush,
             store_host: options.store_host,
             clock: options.clock,
+            multi_dispatch: options.multi_dispatch,
             run_bytes: options.run_bytes.max(RUN_BYTES_MIN),
             disk_used_percent_max: AtomicU8::new(options.disk_used_percent_max),
             segments,
@@ -408,6 +423,7 @@ fn pending(message: Message, encoded: Encoded, done: Done) -> Pending {
         topic: message.topic,
         queue: message.queue,
         encoded,
+        targets: None,
         done,
         followers: 0,
     }

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use protocol::record::{BLANK_BYTES, Head, Record, head};
 
-use crate::fs::{self, Wait};
+use crate::fs::Wait;
 use crate::index::Queue;
 use crate::open::{Inner, Store};
 use crate::run::{Entry, Run};
-use crate::{Range, ReadError};
+use crate::{Range, ReadError, dispatch};
 
 /// Entries looked at in one go; a page of a run has 204.
 const CHUNK_ENTRIES: usize = 128;
@@ -212,9 +212,9 @@ impl Inner {
             return Ok(bytes);
         }
         let expected = |record: &Record<'_>| {
-            record.queue_offset == offset
-                && record.queue == queue.id
-                && record.topic == &*queue.topic
+            let place = (&*queue.topic, queue.id, offset);
+            (record.topic, record.queue, record.queue_offset) == place
+                || dispatch::places(record).is_ok_and(|places| places.contains(&place))
         };
         self.segments
             .record(entry.position, entry.size, wait, &expected)
@@ -230,7 +230,8 @@ impl Inner {
         if at + BLANK_BYTES as u64 > self.segments.segment_bytes {
             return Err(corrupt());
         }
-        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
+        let read = segment.read_exact_at(&mut first, at, Wait::ForDisk);
+        read.map_err(|_| corrupt())?;
         match head(first) {
             Some(Head::Record(size)) if position + size as u64 <= confirm => {
                 self.segments

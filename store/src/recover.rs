@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::record::takes_queue_offset;
+use protocol::record::Record;
 
 use crate::base;
 use crate::checkpoint::Checkpoint;
@@ -19,7 +19,7 @@ use crate::index::{Index, Recent};
 use crate::run::{self, Run, Stretch};
 use crate::scan::scan;
 use crate::segment::Segments;
-use crate::{OpenError, fs};
+use crate::{OpenError, dispatch, fs};
 
 const CUT_PROBE_BYTES: u64 = 64 << 10;
 
@@ -68,15 +68,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
     let scanned = scan(&segments, replay_from, u64::MAX, &mut |record, size| {
         last_ms = last_ms.max(record.store_ms);
         index.keys.add(run::keys_of(record));
-        if !takes_queue_offset(record.sys_flag) {
-            return Ok(());
-        }
-        let queue = index.get_or_create(&record.topic.into(), record.queue);
-        let recent = Recent {
-            entry: run::entry_of(record, size),
-            store_ms: record.store_ms,
-        };
-        queue.replay(record.queue_offset, recent)
+        replay(&index, record, size)
     })?;
     let end = scanned.end;
     if end < durable {
@@ -99,6 +91,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         checkpoint.clean = false;
         checkpoint.write(dir)?;
     }
+    segments.seal_below(replay_from);
     Ok(Recovered {
         segments,
         index,
@@ -108,6 +101,24 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         checkpoint,
         base_position: base.position,
     })
+}
+
+/// Adds a record to all its queues, or to none of them and says why.
+fn replay(index: &Index, record: &Record<'_>, size: u32) -> Result<(), String> {
+    let places = dispatch::places(record)?.into_iter();
+    let queue = |(topic, queue, offset): (&str, _, _)| {
+        let queue = index.get_or_create(&topic.into(), queue);
+        queue.follows(offset).map(|()| (queue, offset))
+    };
+    let places: Vec<_> = places.map(queue).collect::<Result<_, _>>()?;
+    let recent = Recent {
+        entry: run::entry_of(record, size),
+        store_ms: record.store_ms,
+    };
+    for (queue, offset) in places {
+        queue.replay(offset, recent);
+    }
+    Ok(())
 }
 
 /// Makes everything from `end` on zero or gone, and durable so. Says whether data was there.

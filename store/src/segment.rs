@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use protocol::record::Record;
 
-use crate::fs::{self, File, Wait};
+use crate::fs::{self, File, Mapping, Wait};
 use crate::{OpenError, ReadError};
 
 /// Room for one more log file, for state records alone, when the disk is full.
@@ -26,6 +26,27 @@ const REWRITE_BYTES: u64 = 1 << 20;
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) file: File,
+    /// Once nothing is written to the file any more.
+    mapping: OnceLock<Option<Mapping>>,
+}
+
+impl Segment {
+    fn new(start: u64, file: File) -> Self {
+        let mapping = OnceLock::new();
+        Self {
+            start,
+            file,
+            mapping,
+        }
+    }
+
+    /// From a mapping only where the reader may wait: a missing page stops the whole thread.
+    pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
+        match self.mapping.get() {
+            Some(Some(mapping)) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
+            _ => fs::read_exact_at(&self.file, buf, at, wait),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +84,7 @@ impl Segments {
                 )));
             }
             let file = fs::open_rw(&path_of(dir, start))?;
-            list.push_back(Arc::new(Segment { start, file }));
+            list.push_back(Arc::new(Segment::new(start, file)));
             expected = start + segment_bytes;
         }
         let list = RwLock::new(list);
@@ -97,6 +118,15 @@ impl Segments {
         let first = list.front()?.start;
         let index = position.checked_sub(first)? / self.segment_bytes;
         list.get(index as usize).cloned()
+    }
+
+    /// Says that nothing is written below `position` any more.
+    pub(crate) fn seal_below(&self, position: u64) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = |segment: &&Arc<Segment>| segment.start + self.segment_bytes <= position;
+        for segment in list.iter().filter(sealed) {
+            segment.mapping.get_or_init(|| Mapping::new(&segment.file));
+        }
     }
 
     /// Start of the file after the one that holds `position`.
@@ -151,7 +181,7 @@ impl Segments {
     ) -> io::Result<Arc<Segment>> {
         fs::rename(made, &path_of(&self.dir, start))?;
         fs::sync_dir(&self.dir.join("commitlog"))?;
-        let segment = Arc::new(Segment { start, file });
+        let segment = Arc::new(Segment::new(start, file));
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         list.push_back(Arc::clone(&segment));
         Ok(segment)
@@ -235,7 +265,14 @@ impl Segments {
             return Err(corrupt());
         }
         let mut bytes = vec![0; size as usize];
-        fs::read_exact_at(&segment.file, &mut bytes, at, wait)?;
+        match segment.read_exact_at(&mut bytes, at, wait) {
+            // The file has become shorter, or the disk cannot read the place.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::warn!(position, %error, "a record cannot be read");
+                return Err(corrupt());
+            }
+            read => read?,
+        }
         let record = Record::decode(&bytes).map_err(|_| corrupt())?;
         if record.position != position || !expected(&record) {
             return Err(corrupt());

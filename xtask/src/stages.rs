@@ -75,6 +75,9 @@ pub(crate) fn checks(place: &Place, report: &mut Report, size: Size) {
             if size == Size::Verify {
                 cargo.env("GANTRY_SEED", seed.to_string());
                 cargo.env("PROPTEST_CASES", VERIFY_CASES);
+                if seed == 1 {
+                    cargo.env("GANTRY_VERIFY", "1");
+                }
             }
             run_lines(&mut cargo, |line| tally.line(line))?;
         }

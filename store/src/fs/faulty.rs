@@ -15,7 +15,7 @@
 mod disk;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
@@ -268,8 +268,9 @@ impl File {
     }
 }
 
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.real.as_fd()
+impl File {
+    /// A disk with faults is asked at each read, which a mapping would not do.
+    pub(crate) fn to_map(&self) -> Option<BorrowedFd<'_>> {
+        self.real.to_map().filter(|_| self.on.is_none())
     }
 }

@@ -122,10 +122,13 @@ impl File {
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
     }
-}
 
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    /// What a mapping is made of.
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unnecessary_wraps, reason = "`faulty` has none")
+    )]
+    pub(crate) fn to_map(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }

@@ -3,6 +3,9 @@
 
 mod append;
 mod keys;
+mod dispatch;
+mod sealed;
+mod many;
 mod recovery;
 mod retention;
 mod formats;

@@ -69,8 +69,8 @@ pub(super) struct State {
 pub(super) struct Inode {
     pub(super) dir: bool,
     pub(super) len: u64,
-    allocated: u64,
-    durable: Vec<u8>,
+    pub(super) allocated: u64,
+    pub(super) durable: Vec<u8>,
     pub(super) dirty: Vec<Dirty>,
 }
 
