@@ -45,12 +45,20 @@ impl ClassPath {
                 "Producing",
                 "Consuming",
                 "Reading",
+                "Sending",
+                "Retrying",
                 "Constants",
                 "Capture",
             ],
-            Self::Client5 | Self::Client4 => {
-                &["Driver", "Record", "Producing", "Consuming", "Reading"]
-            }
+            Self::Client5 | Self::Client4 => &[
+                "Driver",
+                "Record",
+                "Producing",
+                "Consuming",
+                "Reading",
+                "Sending",
+                "Retrying",
+            ],
         }
     }
 }
