@@ -39,6 +39,9 @@ const CHUNK: ReadLimits = ReadLimits {
     scan_max: 32,
 };
 const RETRY_MS: i64 = 1_000;
+/// So far apart are two deliveries of a queue at least: messages that are due in between go
+/// together.
+const PACE_MS: i64 = 10;
 /// The wall clock is looked at anew after so long, should it be set while the task sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 /// Store times never go back. One so far ahead of the clock is left from a clock that was wrong.
@@ -337,8 +340,11 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = broker.delayed.notified() => {
-                for idle in levels.iter_mut().filter(|level| level.look_ms == i64::MAX) {
-                    idle.look_ms = 0;
+                for level in levels.iter_mut().filter(|level| level.look_ms == i64::MAX) {
+                    let range = broker.store.range(SCHEDULE_TOPIC, level.queue);
+                    if range.unwrap_or_default().max > level.next {
+                        level.look_ms = 0;
+                    }
                 }
             }
             () = stop.cancelled() => return,
@@ -399,7 +405,7 @@ fn commit(broker: &Broker, level: &mut Level, next: i64, look: Look) {
     }
     level.look_ms = match look {
         Look::Now => 0,
-        Look::AtMs(ms) => ms,
+        Look::AtMs(ms) => ms.max(unix_ms() + PACE_MS),
         Look::WhenOneArrives => i64::MAX,
     };
 }

@@ -78,7 +78,7 @@ mod tests {
             let whole = end == 27;
             assert_eq!(cut.is_ok(), whole, "cut at {end}");
         }
-        for (at, value, message) in [(3, 0x1c, 0), (0, 0x80, 0), (16, 0xff, 0), (47, 2, 1)] {
+        for (at, value, message) in [(3, 0x1c, 0), (0, 0x80, 0), (16, 0xff, 0), (46, 2, 1)] {
             let mut bytes = TWO.to_vec();
             bytes[at] = value;
             assert_eq!(decode(bytes.into()), Err(BatchError(message)), "{at}");

@@ -45,13 +45,21 @@ impl ClassPath {
                 "Producing",
                 "Consuming",
                 "Reading",
+                "Sending",
+                "Retrying",
                 "Constants",
                 "Capture",
                 "Admin",
             ],
-            Self::Client5 | Self::Client4 => {
-                &["Driver", "Record", "Producing", "Consuming", "Reading"]
-            }
+            Self::Client5 | Self::Client4 => &[
+                "Driver",
+                "Record",
+                "Producing",
+                "Consuming",
+                "Reading",
+                "Sending",
+                "Retrying",
+            ],
         }
     }
 }
