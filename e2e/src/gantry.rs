@@ -84,7 +84,7 @@ pub fn yaml(plan: &BrokerPlan) -> anyhow::Result<String> {
     writeln!(text, "listen:")?;
     writeln!(text, "  remoting: {}", local(plan.port))?;
     writeln!(text, "  http: {}", plan.http())?;
-    writeln!(text, "advertise: {}", local(plan.port))?;
+    writeln!(text, "advertise: {}", plan.advertise())?;
     writeln!(text, "storeHost: {}", local(plan.port))?;
     let name_servers: Vec<String> = plan
         .name_servers

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,8 +67,12 @@ pub struct BrokerPlan {
     pub flush_sync: bool,
     /// Java asks the name server by data version before it registers again.
     pub ask_before_register: bool,
+    /// The address that the route names; a witness may stand there.
+    pub advertised: Ipv4Addr,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
+    /// More lines of Java's.
+    pub extra_properties: String,
 }
 
 impl BrokerPlan {
@@ -82,6 +86,10 @@ impl BrokerPlan {
 
     pub fn remoting(&self) -> SocketAddr {
         local(self.port)
+    }
+
+    pub fn advertise(&self) -> SocketAddr {
+        SocketAddr::from((self.advertised, self.port))
     }
 }
 
@@ -223,7 +231,9 @@ impl Lab {
             segment_bytes: SEGMENT_BYTES,
             flush_sync: false,
             ask_before_register: false,
+            advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
+            extra_properties: String::new(),
         })
     }
 
@@ -235,12 +245,13 @@ impl Lab {
                     name: plan.name.clone(),
                     name_servers: plan.name_servers.iter().map(ToString::to_string).collect(),
                     port: plan.port,
-                    advertised: std::net::Ipv4Addr::LOCALHOST,
+                    advertised: plan.advertised,
                     dir: plan.dir.clone(),
                     segment_bytes: plan.segment_bytes,
                     encoding: Encoding::Json,
                     flush_sync: plan.flush_sync,
                     ask_before_register: plan.ask_before_register,
+                    extra: plan.extra_properties.clone(),
                 };
                 server::start_broker(&self.jars().await?, &spec).await?
             }
@@ -274,7 +285,7 @@ async fn registered(name_server: SocketAddr, plan: &BrokerPlan) -> anyhow::Resul
     until("the broker is in the route", limit, async || {
         let route = route(name_server, AUTO_CREATE_TOPIC).await?;
         let route = route.context("no route for automatic creation")?;
-        let address = plan.remoting().to_string();
+        let address = plan.advertise().to_string();
         ensure!(
             route.contains(&plan.name) && route.contains(&address),
             "{address} is not in {route}"

@@ -1,5 +1,5 @@
 //! The class paths that `e2e/java/pom.xml` pins, fetched once by Maven, and the small programs of
-//! `e2e/java/src`, compiled against each of them with plain `javac`.
+//! `e2e/java/src` and `e2e/compat/java`, compiled against each of them with plain `javac`.
 //!
 //! All of it lies in `$GANTRY_CACHE` (or `~/.cache/gantry`), Maven's own repository included:
 //! `java/<crc of the pom>/<class path>/*.jar` and `java/<crc of the sources>/<class path>`. A
@@ -36,24 +36,34 @@ impl ClassPath {
         }
     }
 
-    /// The sources that compile against it; the others need the server's jars.
-    fn sources(self) -> &'static [&'static str] {
-        match self {
-            Self::Server => &[
-                "Driver",
-                "Record",
-                "Producing",
-                "Consuming",
-                "Reading",
-                "Constants",
-                "Capture",
-            ],
-            Self::Client5 | Self::Client4 => {
-                &["Driver", "Record", "Producing", "Consuming", "Reading"]
-            }
-        }
+    /// The sources that compile against it; some need the server's jars.
+    fn sources(self) -> Vec<PathBuf> {
+        let server: &[&str] = match self {
+            Self::Server => &["Constants", "Capture"],
+            Self::Client5 | Self::Client4 => &[],
+        };
+        let driver = DRIVER.iter().chain(server);
+        let driver = driver.map(|name| format!("java/src/dev/gantry/e2e/{name}.java"));
+        let compat = COMPAT.iter().map(|name| format!("compat/java/{name}.java"));
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        driver.chain(compat).map(|path| here.join(path)).collect()
     }
 }
+
+/// The program of the host and Kubernetes tests.
+const DRIVER: [&str; 5] = ["Driver", "Record", "Producing", "Consuming", "Reading"];
+
+/// The program of the compatibility checks.
+const COMPAT: [&str; 8] = [
+    "Compat",
+    "Bench",
+    "Got",
+    "Sends",
+    "Pushes",
+    "Pulls",
+    "Groups",
+    "Connections",
+];
 
 #[derive(Debug, Clone)]
 pub struct Jars {
@@ -119,9 +129,7 @@ impl Jars {
                     .arg(format!("{}/*", jars.display()))
                     .arg("-d")
                     .arg(partial);
-                for source in class_path.sources() {
-                    javac.arg(package_dir().join(format!("{source}.java")));
-                }
+                javac.args(class_path.sources());
                 run_ok(javac, Duration::from_secs(JAVAC_SECONDS_MAX)).await?;
                 Ok(())
             },
@@ -131,7 +139,7 @@ impl Jars {
 }
 
 /// Fills a directory under another name and renames it when it is whole.
-async fn build_whole(
+pub async fn build_whole(
     target: &Path,
     build: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -164,16 +172,11 @@ fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("java")
 }
 
-fn package_dir() -> PathBuf {
-    source_dir().join("src/dev/gantry/e2e")
-}
-
 fn sources_crc(pom: &[u8]) -> anyhow::Result<u32> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(pom);
     for source in ClassPath::Server.sources() {
-        let path = package_dir().join(format!("{source}.java"));
-        crc.update(&std::fs::read(&path).with_context(|| path.display().to_string())?);
+        crc.update(&std::fs::read(&source).with_context(|| source.display().to_string())?);
     }
     Ok(crc.finalize())
 }
