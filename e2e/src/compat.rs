@@ -48,9 +48,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("gantry"),
     };
-    let (prefix, target) = match options.java {
-        true => ("reference", Target::Java),
-        false => ("compat", Target::Gantry),
+    let (prefix, target) = if options.java {
+        ("reference", Target::Java)
+    } else {
+        ("compat", Target::Gantry)
     };
     let filter = options.filter.as_deref();
     let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
@@ -63,16 +64,14 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         page::record(&results)?;
     }
     let mut tests: Vec<Test<Ran>> = cells.iter().map(|cell| test(prefix, *cell)).collect();
-    if !options.java {
-        tests.push(Test {
-            name: "compat::negatives".to_owned(),
-            run: Box::new(|ran| Box::pin(negatives(ran))),
-        });
-    }
+    tests.push(Test {
+        name: format!("{prefix}::negatives"),
+        run: Box::new(move |ran| Box::pin(negatives(ran, target))),
+    });
     if !options.java && filter.is_none() {
         tests.push(Test {
             name: "compat::the_page_is_what_the_run_gave".to_owned(),
-            run: Box::new(|ran| Box::pin(async { the_page(ran) })),
+            run: Box::new(|ran| Box::pin(async move { the_page(ran) })),
         });
     }
     let mut ran = Ran {
@@ -96,15 +95,15 @@ fn test(prefix: &str, cell: Cell) -> Test<Ran> {
             let passed = ended
                 .context("it has not run")
                 .and_then(matrix::Ended::passed);
-            Box::pin(async { passed })
+            Box::pin(async move { passed })
         }),
     }
 }
 
 /// Each check fails, by what it sees, when what it needs is taken away.
-async fn negatives(ran: &mut Ran) -> anyhow::Result<()> {
+async fn negatives(ran: &mut Ran, target: Target) -> anyhow::Result<()> {
     let cells: Vec<Cell> = checks::cells().collect();
-    let results = matrix::run(&mut ran.lab, Target::Gantry, &cells, true).await?;
+    let results = matrix::run(&mut ran.lab, target, &cells, true).await?;
     let wrong = |(cell, ended): (&(checks::Client, &str), &matrix::Ended)| {
         let (client, check) = cell;
         (ended.outcome != Outcome::Differs).then(|| {

@@ -212,7 +212,6 @@ final class Bench {
                 reader.start();
                 READERS.put(namesrv, reader);
             }
-            reader.fetchSubscribeMessageQueues(topic);
             return reader;
         }
     }

@@ -155,8 +155,8 @@ impl Run {
             reason: line.reason,
         };
         if ended.outcome == Outcome::Pass && cell.1 == "tls" {
-            let witnesses = self.servers.iter().flat_map(|s| &s.witnesses);
-            if let Some(complaint) = witnesses.filter_map(Witness::complaint).next() {
+            let mut witnesses = self.servers.iter().flat_map(|s| &s.witnesses);
+            if let Some(complaint) = witnesses.find_map(Witness::complaint) {
                 ended.outcome = Outcome::Differs;
                 ended.reason = complaint;
             }

@@ -112,7 +112,7 @@ pub async fn go_program() -> anyhow::Result<PathBuf> {
     let folder = cache_dir()?.join(format!("go/{:08x}", crc.finalize()));
     build_whole(&folder, async |partial| {
         let mut go = Command::new("go");
-        go.args(["build", "-trimpath", "-o"])
+        go.args(["build", "-trimpath", "-buildvcs=false", "-o"])
             .arg(partial.join("compat"))
             .arg(".")
             .current_dir(&sources);
