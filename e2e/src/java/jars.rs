@@ -36,33 +36,35 @@ impl ClassPath {
         }
     }
 
-    /// The sources that compile against it; some need the server's jars.
-    fn sources(self) -> Vec<PathBuf> {
-        let server: &[&str] = match self {
-            Self::Server => &["Constants", "Capture"],
-            Self::Client5 | Self::Client4 => &[],
-        };
-        let driver = DRIVER.iter().chain(server);
-        let driver = driver.map(|name| format!("java/src/dev/gantry/e2e/{name}.java"));
-        let compat = COMPAT.iter().map(|name| format!("compat/java/{name}.java"));
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        driver.chain(compat).map(|path| here.join(path)).collect()
+    /// The sources that compile against it; the others need the server's jars.
+    fn sources(self) -> &'static [&'static str] {
+        match self {
+            Self::Server => &[
+                "Driver",
+                "Record",
+                "Producing",
+                "Consuming",
+                "Reading",
+                "Constants",
+                "Capture",
+            ],
+            Self::Client5 | Self::Client4 => {
+                &["Driver", "Record", "Producing", "Consuming", "Reading"]
+            }
+        }
     }
 }
 
-/// The program of the host and Kubernetes tests.
-const DRIVER: [&str; 5] = ["Driver", "Record", "Producing", "Consuming", "Reading"];
-
-/// The program of the compatibility checks.
+/// The program of the compatibility checks, which compiles against each.
 const COMPAT: [&str; 8] = [
-    "Compat",
     "Bench",
-    "Got",
-    "Sends",
-    "Pushes",
-    "Pulls",
-    "Groups",
+    "Compat",
     "Connections",
+    "Got",
+    "Groups",
+    "Pulls",
+    "Pushes",
+    "Sends",
 ];
 
 #[derive(Debug, Clone)]
@@ -129,7 +131,10 @@ impl Jars {
                     .arg(format!("{}/*", jars.display()))
                     .arg("-d")
                     .arg(partial);
-                javac.args(class_path.sources());
+                for source in class_path.sources() {
+                    javac.arg(package_dir().join(format!("{source}.java")));
+                }
+                javac.args(compat_sources());
                 run_ok(javac, Duration::from_secs(JAVAC_SECONDS_MAX)).await?;
                 Ok(())
             },
@@ -172,11 +177,24 @@ fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("java")
 }
 
+fn package_dir() -> PathBuf {
+    source_dir().join("src/dev/gantry/e2e")
+}
+
+fn compat_sources() -> impl Iterator<Item = PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat/java");
+    COMPAT
+        .into_iter()
+        .map(move |source| dir.join(format!("{source}.java")))
+}
+
 fn sources_crc(pom: &[u8]) -> anyhow::Result<u32> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(pom);
-    for source in ClassPath::Server.sources() {
-        crc.update(&std::fs::read(&source).with_context(|| source.display().to_string())?);
+    let driver = ClassPath::Server.sources().iter();
+    let driver = driver.map(|source| package_dir().join(format!("{source}.java")));
+    for path in driver.chain(compat_sources()) {
+        crc.update(&std::fs::read(&path).with_context(|| path.display().to_string())?);
     }
     Ok(crc.finalize())
 }
