@@ -19,7 +19,7 @@ use crate::index::Queue;
 use crate::open::Inner;
 use crate::recover::recover;
 use crate::run::Entry;
-use crate::{OpenError, Options, ReadError, envelope, segment};
+use crate::{OpenError, Options, ReadError, configs, envelope, segment};
 
 const UNIT_BYTES: u64 = 20;
 const FILE_UNITS: i64 = 300_000;
@@ -68,10 +68,10 @@ pub enum ExportError {
     Name(String),
 }
 
-/// Makes `dir` one that a Java broker opens with every message. `configs` are names and contents
-/// of the files under `config/`.
-pub fn export(dir: &Path, configs: &[(String, String)]) -> Result<Report, ExportError> {
-    for (name, _) in configs {
+/// Makes `dir` one that a Java broker opens with every message. `files` are names and contents
+/// of those under `config/`.
+pub fn export(dir: &Path, files: &[(String, String)]) -> Result<Report, ExportError> {
+    for (name, _) in files {
         check_name(name)?;
     }
     if !dir.join("gantry").is_dir() {
@@ -104,10 +104,7 @@ pub fn export(dir: &Path, configs: &[(String, String)]) -> Result<Report, Export
         report.queues += usize::from(messages > 0);
         report.messages += messages;
     }
-    std::fs::create_dir_all(dir.join("config"))?;
-    for (name, content) in configs {
-        fs::write_atomic(&dir.join("config").join(name), content.as_bytes())?;
-    }
+    configs::write(dir, files)?;
     let checkpoint = checkpoint(inner.progress.last_ms.load(Ordering::Relaxed), log_end);
     fs::write_atomic(&dir.join("checkpoint"), &checkpoint)?;
     let marker = envelope::seal(MARKER_MAGIC, MARKER_VERSION, &log_end.to_be_bytes());

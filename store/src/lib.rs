@@ -7,13 +7,16 @@
 //! * `log`: the writer's thread: offsets, one write a batch, sync, confirm, publish, answer;
 //! * `segment`, `fs`: the log's files;
 //! * `tail`: the newest bytes, in memory;
-//! * `index`, `run`: which record is message n of a queue, in memory and on disk;
+//! * `index`, `run`, `page`: which record is message n of a queue, in memory and on disk;
+//! * `keys`: which records have a key, in memory; on disk in the runs too;
 //! * `keep`: the threads that sync, write runs and make files ahead of time;
-//! * `read`: messages by queue offset, time and position;
+//! * `read`, `query`: messages by queue offset, time and position, and by key;
+//! * `trim`: the log's start, which retention moves;
 //! * `recover`, `scan`: the log's end after a crash;
 //! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
+//! * `configs`: the tables as JSON;
 //! * `java`: the directory as the Java broker wants it.
 //!
 //! No async runtime and no sockets: callers are called back on the writer's thread.
@@ -26,8 +29,12 @@ mod fs;
 mod tail;
 mod index;
 mod run;
+mod page;
+mod keys;
 mod keep;
 mod read;
+mod query;
+mod trim;
 mod recover;
 mod scan;
 pub mod base;
@@ -35,6 +42,7 @@ mod identity;
 mod checkpoint;
 mod envelope;
 pub mod state;
+mod configs;
 pub mod java;
 #[cfg(test)]
 mod tests;
@@ -51,8 +59,10 @@ pub use crate::fs::{Volume, Wait};
 pub use crate::identity::{FORMAT_VERSION, Identity};
 pub use crate::log::Arrived;
 pub use crate::open::Store;
-pub use crate::queue::Done;
+pub use crate::query::KeyLimits;
+pub use crate::queue::{AllDone, Done};
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
+pub use crate::trim::Sealed;
 
 /// When an appended message counts as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +155,8 @@ pub struct Status {
     pub flushed: u64,
     /// The index below is on disk.
     pub indexed: u64,
+    /// Position of the base that was written last.
+    pub base: u64,
     pub segment_bytes: u64,
     pub volume: Option<Volume>,
     /// Since the store was opened.
@@ -163,8 +175,9 @@ pub struct Status {
 pub enum AppendError {
     #[error("too many messages wait for the disk")]
     Busy,
-    #[error("{used_percent} % of the disk is used")]
-    DiskFull { used_percent: u8 },
+    /// `held` goes on with the sentence: why nothing is deleted.
+    #[error("{used_percent} % of the disk is used{held}")]
+    DiskFull { used_percent: u8, held: Arc<str> },
     #[error("a write to the disk has failed; nothing is stored any more")]
     Failed,
     #[error("the store is closed")]
@@ -215,13 +228,15 @@ pub enum ReadError {
     Corrupt { position: u64 },
     #[error("the index is damaged")]
     IndexDamaged,
+    #[error("the record at {position} is deleted")]
+    Gone { position: u64 },
 }
 
 impl From<ReadError> for OpenError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Corrupt { position } => Self::Corrupt {
+            ReadError::Corrupt { position } | ReadError::Gone { position } => Self::Corrupt {
                 position,
                 reason: "the record is damaged".into(),
             },

@@ -5,10 +5,11 @@
 //! back. After a failed write or sync nothing is appended any more: what the kernel still holds
 //! of it is unknown, and a second sync would say nothing about it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use protocol::record::{BLANK_BYTES, blank};
 
 use crate::fs::Volume;
 use crate::index::{Queue, Recent};
+use crate::keys::Key;
 use crate::open::Inner;
 use crate::queue::{Done, Pending};
 use crate::run::Entry;
@@ -59,6 +61,7 @@ struct Piece {
 struct Placed {
     /// With the tags code; `None` for a record that takes no place in its queue.
     queue: Option<(Arc<Queue>, i64)>,
+    keys: Vec<u32>,
     appended: Appended,
     done: Done,
 }
@@ -95,8 +98,10 @@ impl Writer {
             bytes: sizes + BLANK_BYTES,
             ..Batch::default()
         };
-        for message in pending {
-            self.place(&mut batch, message);
+        let mut pending = VecDeque::from(pending);
+        while let Some(first) = pending.front() {
+            let count = (1 + first.followers).min(pending.len());
+            self.place_all(&mut batch, &mut pending, count);
         }
         if batch.placed.is_empty() {
             return;
@@ -112,16 +117,23 @@ impl Writer {
         self.publish(batch, sync, announce);
     }
 
-    /// Gives the message its place, or answers why it gets none.
+    /// Gives the first `count` messages, which belong together, their places in one file, or
+    /// answers why they get none.
+    fn place_all(&mut self, batch: &mut Batch, pending: &mut VecDeque<Pending>, count: usize) {
+        let together = pending.range(..count);
+        let size = together.clone().map(|message| message.encoded.size()).sum();
+        let refused = together.into_iter().find_map(|m| self.refuse(m, size));
+        let refused = refused.or_else(|| self.room(batch, size).err());
+        for message in pending.drain(..count) {
+            match &refused {
+                Some(error) => (message.done)(Err(error.clone())),
+                None => self.place(batch, message),
+            }
+        }
+    }
+
     fn place(&mut self, batch: &mut Batch, mut message: Pending) {
         let size = message.encoded.size();
-        if let Err(error) = self
-            .refuse(&message)
-            .map_or_else(|| self.room(batch, size), Err)
-        {
-            (message.done)(Err(error));
-            return;
-        }
         let queue = self
             .inner
             .index
@@ -145,24 +157,23 @@ impl Writer {
         let queue = message.takes_queue_offset.then_some((queue, message.tags));
         batch.placed.push(Placed {
             queue,
+            keys: message.keys,
             appended,
             done: message.done,
         });
         self.end += size as u64;
     }
 
-    fn refuse(&self, message: &Pending) -> Option<AppendError> {
+    fn refuse(&self, message: &Pending, size: usize) -> Option<AppendError> {
         if self.inner.progress.failed.load(Ordering::Acquire) {
             return Some(AppendError::Failed);
         }
-        if (message.encoded.size() + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
-            return Some(AppendError::RecordTooLarge {
-                bytes: message.encoded.size(),
-            });
+        if (size + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
+            return Some(AppendError::RecordTooLarge { bytes: size });
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
         let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
-        Some(AppendError::DiskFull { used_percent })
+        Some(self.disk_full(used_percent))
     }
 
     /// Makes the batch's last piece one that takes `size` more bytes at the log's end.
@@ -203,11 +214,17 @@ impl Writer {
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ) {
-            return AppendError::DiskFull { used_percent: 100 };
+            return self.disk_full(100);
         }
         tracing::error!(%error, "a log file could not be made; nothing is appended any more");
         self.inner.progress.failed.store(true, Ordering::Release);
         AppendError::Failed
+    }
+
+    fn disk_full(&self, used_percent: u8) -> AppendError {
+        let held = self.inner.full_because.lock();
+        let held = Arc::clone(&held.unwrap_or_else(PoisonError::into_inner));
+        AppendError::DiskFull { used_percent, held }
     }
 
     /// Makes a written batch readable and answers its senders.
@@ -246,6 +263,11 @@ impl Writer {
                 store_ms,
             });
         }
+        let keys = batch.placed.iter().flat_map(|placed| {
+            let position = placed.appended.position;
+            placed.keys.iter().map(move |&hash| Key { hash, position })
+        });
+        self.inner.index.keys.add(keys);
         let bytes = self.end - progress.confirm.load(Ordering::Relaxed);
         progress.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         progress
@@ -283,7 +305,7 @@ impl Writer {
     /// never has to replay more than that.
     fn wait_for_index(&self) {
         let deadline = Instant::now() + INDEX_WAIT;
-        while self.inner.run_lag() >= self.inner.run_bytes
+        while self.inner.is_run_late()
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
         {

@@ -14,7 +14,7 @@ use protocol::record::{BLANK_BYTES, Head, Record, head};
 use crate::fs::{self, Wait};
 use crate::index::Queue;
 use crate::open::{Inner, Store};
-use crate::run::Entry;
+use crate::run::{Entry, Run};
 use crate::{Range, ReadError};
 
 /// Entries looked at in one go; a page of a run has 204.
@@ -41,6 +41,8 @@ pub enum ReadStatus {
     TooSmall,
     OverflowOne,
     OverflowBadly,
+    /// The message was deleted while it was looked for; go on from `next`.
+    Gone,
     /// The disk is needed; nothing was read.
     WouldBlock,
 }
@@ -144,32 +146,12 @@ impl Store {
 
     /// The record at a position that somebody names; `None` if none lies there.
     pub fn record_at(&self, position: u64) -> Result<Option<Bytes>, ReadError> {
-        let inner = &self.inner;
-        let confirm = inner.progress.confirm.load(Ordering::Acquire);
-        if position < inner.segments.start() || position >= confirm {
+        if position < self.inner.segments.start() {
             return Ok(None);
         }
-        let Some(segment) = inner.segments.at(position) else {
-            return Ok(None);
-        };
-        let at = position - segment.start;
-        let mut first = [0; BLANK_BYTES];
-        if at + BLANK_BYTES as u64 > inner.segments.segment_bytes {
-            return Ok(None);
-        }
-        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
-        let Some(Head::Record(size)) = head(first) else {
-            return Ok(None);
-        };
-        if position + size as u64 > confirm {
-            return Ok(None);
-        }
-        match inner
-            .segments
-            .record(position, size as u32, Wait::ForDisk, &|_| true)
-        {
+        match self.inner.whole_record(position) {
             Ok(record) => Ok(Some(record)),
-            Err(ReadError::Corrupt { .. }) => Ok(None),
+            Err(ReadError::Corrupt { .. } | ReadError::Gone { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -191,7 +173,8 @@ impl Inner {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
                 Ok(entries) if !entries.is_empty() => entries,
-                Ok(_) => break,
+                Ok(_) => return gone(queue, found),
+                Err(ReadError::Gone { .. }) => return gone(queue, found),
                 Err(error) => return stopped(found, error),
             };
             for entry in entries {
@@ -203,6 +186,7 @@ impl Inner {
                     }
                     match self.record(queue, found.next, entry, wait) {
                         Ok(record) => found.records.push(record),
+                        Err(ReadError::Gone { .. }) => return gone(queue, found),
                         Err(error) => return stopped(found, error),
                     }
                     bytes += entry.size as usize;
@@ -236,6 +220,26 @@ impl Inner {
             .record(entry.position, entry.size, wait, &expected)
     }
 
+    /// The readable record that starts at a position, verified; `Corrupt` if none does.
+    pub(crate) fn whole_record(&self, position: u64) -> Result<Bytes, ReadError> {
+        let corrupt = || ReadError::Corrupt { position };
+        let confirm = self.progress.confirm.load(Ordering::Acquire);
+        let segment = self.segments.at(position).ok_or_else(corrupt)?;
+        let at = position - segment.start;
+        let mut first = [0; BLANK_BYTES];
+        if at + BLANK_BYTES as u64 > self.segments.segment_bytes {
+            return Err(corrupt());
+        }
+        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
+        match head(first) {
+            Some(Head::Record(size)) if position + size as u64 <= confirm => {
+                self.segments
+                    .record(position, size as u32, Wait::ForDisk, &|_| true)
+            }
+            _ => Err(corrupt()),
+        }
+    }
+
     /// Entries of a queue; a damaged run is rebuilt from the log if the caller may wait.
     pub(crate) fn entries(
         &self,
@@ -256,11 +260,11 @@ impl Inner {
                 if !again.is_empty() {
                     return Ok(again);
                 }
-                tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
-                run.rebuild(&self.segments).map_err(|error| {
-                    tracing::error!(%error, "the index run could not be rebuilt");
-                    ReadError::IndexDamaged
-                })?;
+                let position = run.stretch.start;
+                if position < self.segments.start() {
+                    return Err(ReadError::Gone { position });
+                }
+                self.rebuild(&run)?;
                 let rebuilt = queue.entries(from, count, wait)?.list;
                 if rebuilt.is_empty() {
                     Err(ReadError::IndexDamaged)
@@ -270,6 +274,14 @@ impl Inner {
             }
             _ => Ok(entries.list),
         }
+    }
+
+    pub(crate) fn rebuild(&self, run: &Run) -> Result<(), ReadError> {
+        tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
+        run.rebuild(&self.segments).map_err(|error| {
+            tracing::error!(%error, "the index run could not be rebuilt");
+            ReadError::IndexDamaged
+        })
     }
 
     /// The first offset whose message was stored at `ms` or later.
@@ -282,7 +294,7 @@ impl Inner {
                 _ => min = middle + 1,
             }
         }
-        Ok(min)
+        Ok(min.max(queue.range().min))
     }
 
     fn store_time(&self, queue: &Queue, offset: i64) -> Result<Option<i64>, ReadError> {
@@ -297,7 +309,10 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let bytes = self.record(queue, offset, entry, Wait::ForDisk)?;
+        let bytes = match self.record(queue, offset, entry, Wait::ForDisk) {
+            Err(ReadError::Gone { .. }) => return Ok(None),
+            result => result?,
+        };
         let position = entry.position;
         let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
         Ok(Some(record.store_ms))
@@ -312,6 +327,19 @@ fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
         max: range.max,
         records: Vec::new(),
     }
+}
+
+/// The answer where retention was faster than the reader.
+fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
+    let range = queue.range();
+    (found.min, found.max) = (range.min, range.max);
+    if !found.records.is_empty() {
+        found.status = ReadStatus::Found;
+    } else if found.next < range.min {
+        found.status = ReadStatus::Gone;
+        found.next = range.min;
+    }
+    Ok(found)
 }
 
 /// What was read before an error is an answer; without any, waiting is one too.

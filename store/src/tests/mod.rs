@@ -2,7 +2,9 @@
 //! with segments of 64 KiB and a clock that moves a millisecond a call.
 
 mod append;
+mod keys;
 mod recovery;
+mod retention;
 mod formats;
 mod java;
 mod model;
