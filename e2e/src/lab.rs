@@ -71,8 +71,6 @@ pub struct BrokerPlan {
     pub advertised: Ipv4Addr,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
-    /// More lines of Java's.
-    pub extra_properties: String,
 }
 
 impl BrokerPlan {
@@ -233,7 +231,6 @@ impl Lab {
             ask_before_register: false,
             advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
-            extra_properties: String::new(),
         })
     }
 
@@ -251,7 +248,6 @@ impl Lab {
                     encoding: Encoding::Json,
                     flush_sync: plan.flush_sync,
                     ask_before_register: plan.ask_before_register,
-                    extra: plan.extra_properties.clone(),
                 };
                 server::start_broker(&self.jars().await?, &spec).await?
             }

@@ -209,7 +209,6 @@ async fn start(lab: &mut Lab, target: Target, place: Place) -> anyhow::Result<Se
     let name_server = lab.name_server(target).await?;
     let mut plan = lab.plan(&format!("{place:?}"), &[name_server.address])?;
     plan.name = plan.name.to_lowercase();
-    "traceTopicEnable=true\n".clone_into(&mut plan.extra_properties);
     let mut witnesses = Vec::new();
     let mut entrance = name_server.address;
     if place == Place::Witnessed {

@@ -76,8 +76,6 @@ pub struct BrokerSpec {
     pub flush_sync: bool,
     /// Asks by data version before it registers again, and does so every 10 s.
     pub ask_before_register: bool,
-    /// More lines of the configuration.
-    pub extra: String,
 }
 
 /// A port for remoting with its neighbours: the VIP port two below, HA one above.
@@ -124,13 +122,14 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "mappedFileSizeCommitLog={}", spec.segment_bytes)?;
     writeln!(text, "flushDiskType={flush}")?;
     writeln!(text, "autoCreateTopicEnable=true")?;
+    // Gantry always has the topic of the traces.
+    writeln!(text, "traceTopicEnable=true")?;
     writeln!(text, "forceRegister={}", !spec.ask_before_register)?;
     writeln!(text, "registerNameServerPeriod=10000")?;
     // A full or slow disk of the machine is not what is tested.
     writeln!(text, "diskMaxUsedSpaceRatio=95")?;
     writeln!(text, "waitTimeMillsInSendQueue=10000")?;
     writeln!(text, "osPageCacheBusyTimeOutMills=10000")?;
-    text.push_str(&spec.extra);
     Ok(text)
 }
 
