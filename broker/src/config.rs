@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use net::tls::TlsError;
+use net::{Network, PemFiles, TlsMode};
 use protocol::topic::validate_topic;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::retain::Rules;
+use crate::schedule::Levels;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +28,7 @@ pub struct Config {
     pub advertise: String,
     /// Address that stands in every record and message id.
     pub store_host: SocketAddr,
+    /// `host:port`, or `tls://host:port` of those that take nothing else.
     #[serde(default)]
     pub name_servers: Vec<String>,
     #[serde(default)]
@@ -62,6 +66,62 @@ pub struct Listen {
     pub remoting: SocketAddr,
     /// Metrics and probes.
     pub http: SocketAddr,
+    /// Serve remoting two ports below as well, where clients with `sendMessageWithVIPChannel` go.
+    #[serde(default = "yes")]
+    pub vip: bool,
+    #[serde(default)]
+    pub tls: Tls,
+    /// Load balancers whose word about the client's address is believed.
+    #[serde(default, deserialize_with = "networks")]
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+impl Listen {
+    pub fn vip_address(&self) -> Option<SocketAddr> {
+        let port = self.remoting.port().checked_sub(2).filter(|port| *port > 0);
+        let port = port.filter(|_| self.vip)?;
+        Some(SocketAddr::new(self.remoting.ip(), port))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    #[serde(default, deserialize_with = "parsed")]
+    pub mode: TlsMode,
+    /// A certificate chain, PEM; absent: one is made at each start.
+    #[serde(default)]
+    pub cert_path: Option<PathBuf>,
+    #[serde(default)]
+    pub key_path: Option<PathBuf>,
+}
+
+impl Tls {
+    pub fn open(&self) -> Result<net::Tls, TlsError> {
+        let files = self.cert_path.clone().zip(self.key_path.clone());
+        let files = files.map(|(certificate, key)| PemFiles { certificate, key });
+        net::Tls::open(self.mode, files.as_ref())
+    }
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| text.parse());
+    parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -90,6 +150,8 @@ pub struct Limits {
     pub idle_seconds_max: u64,
     /// From a frame's first byte to its last.
     pub frame_seconds_max: u64,
+    /// For a PROXY header, and for a TLS handshake.
+    pub handshake_seconds_max: u64,
     /// Bytes that may wait until a client reads them.
     pub write_bytes_max: usize,
     /// Sends that may wait for the log.
@@ -106,6 +168,7 @@ impl Default for Limits {
             connections_per_address_max: net.connections_per_address_max,
             idle_seconds_max: net.idle_max.as_secs(),
             frame_seconds_max: net.frame_time_max.as_secs(),
+            handshake_seconds_max: net.handshake_time_max.as_secs(),
             write_bytes_max: net.write_bytes_max,
             append_queue_max: 10_000,
             held_pulls_max: 100_000,
@@ -120,6 +183,7 @@ impl Limits {
             connections_per_address_max: self.connections_per_address_max,
             idle_max: Duration::from_secs(self.idle_seconds_max),
             frame_time_max: Duration::from_secs(self.frame_seconds_max),
+            handshake_time_max: Duration::from_secs(self.handshake_seconds_max),
             write_bytes_max: self.write_bytes_max,
             ..net::Limits::default()
         }
@@ -143,6 +207,8 @@ pub struct Properties {
     pub region_id: String,
     /// How long messages are kept, in hours.
     pub file_reserved_time: u64,
+    /// How long a message of each delay level waits.
+    pub message_delay_level: Levels,
 }
 
 impl Properties {
@@ -152,6 +218,7 @@ impl Properties {
         "fileReservedTime",
         "longPollingEnable",
         "maxMessageSize",
+        "messageDelayLevel",
         "regionId",
         "registerNameServerPeriod",
         "shortPollingTimeMills",
@@ -170,6 +237,7 @@ impl Properties {
             "fileReservedTime" => parse(value, &mut self.file_reserved_time),
             "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "messageDelayLevel" => parse(value, &mut self.message_delay_level),
             "regionId" => parse(value, &mut self.region_id),
             "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
             "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
@@ -192,6 +260,7 @@ impl Default for Properties {
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
             file_reserved_time: 72,
+            message_delay_level: Levels::default(),
         }
     }
 }
@@ -244,6 +313,10 @@ impl Config {
         for (key, name) in [("cluster", &self.cluster), ("broker", &self.broker)] {
             validate_topic(name).map_err(|error| (key, error.to_string()))?;
         }
+        let tls = &self.listen.tls;
+        if tls.cert_path.is_some() != tls.key_path.is_some() {
+            return Err(("listen.tls", "certPath and keyPath go together".into()));
+        }
         let distinct: BTreeSet<&String> = self.name_servers.iter().collect();
         if distinct.len() != self.name_servers.len() {
             return Err(("nameServers", "an address stands there twice".into()));
@@ -257,7 +330,8 @@ impl Config {
             let port = address
                 .rsplit_once(':')
                 .and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
+            let wrong_scheme = key == "advertise" && address.contains("//");
+            if port.is_none_or(|port| port == 0) || wrong_scheme {
                 return Err((key, format!("{address:?} is no host:port")));
             }
         }
@@ -452,6 +526,11 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "maxSize",
                 "maxSize: no such property; there are",
             ),
+            (
+                "maxMessageSize: 1024",
+                "messageDelayLevel: 1s 5x",
+                "messageDelayLevel: \"1s 5x\": \"5x\" is no number",
+            ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
             (
                 "a:9876",
@@ -486,15 +565,44 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "properties.fileReservedTime: 1 to 876000 hours",
             ),
         ] {
-            let text = GOOD.replace(from, to);
-            let error = Config::parse(&text, Path::new("broker.yaml"))
-                .expect_err(to)
-                .to_string();
-            assert!(error.contains(expect), "{error:?} does not say {expect:?}");
-            assert!(
-                error.starts_with("the configuration broker.yaml is wrong: "),
-                "{error}"
-            );
+            refused(from, to, expect);
         }
+    }
+
+    #[test]
+    fn errors_of_ports_name_their_key() {
+        for (wrong, expect) in [
+            (
+                "tls: {mode: maybe}",
+                "\"maybe\": no mode: disabled, permissive or enforcing",
+            ),
+            (
+                "tls: {certPath: /tls.crt}",
+                "listen.tls: certPath and keyPath go together",
+            ),
+            (
+                "proxyProtocolFrom: [10.0.0.0/40]",
+                "\"10.0.0.0/40\" is no address and no network",
+            ),
+        ] {
+            refused("http: ", &format!("{wrong}, http: "), expect);
+        }
+        refused(
+            "broker:1",
+            "tls://broker:1",
+            "advertise: \"tls://broker:10911\" is no host:port",
+        );
+    }
+
+    fn refused(from: &str, to: &str, expect: &str) {
+        let text = GOOD.replace(from, to);
+        let error = Config::parse(&text, Path::new("broker.yaml"))
+            .expect_err(to)
+            .to_string();
+        assert!(error.contains(expect), "{error:?} does not say {expect:?}");
+        assert!(
+            error.starts_with("the configuration broker.yaml is wrong: "),
+            "{error}"
+        );
     }
 }

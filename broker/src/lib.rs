@@ -10,6 +10,7 @@
 //! - [`upkeep`]: the loop that lets them go
 //! - [`export`]: the tables as Java's JSON files
 //! - [`clients`]: who is connected, as what
+//! - [`schedule`]: messages that wait for their delay
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
@@ -25,6 +26,7 @@ pub mod retain;
 mod upkeep;
 mod export;
 pub mod clients;
+pub mod schedule;
 pub mod hold;
 pub mod register;
 pub mod endpoint;
@@ -55,6 +57,8 @@ pub struct Broker {
     pub registration: Arc<register::Registration>,
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
+    /// Told when a message with a delay has been stored.
+    pub delayed: Arc<Notify>,
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.

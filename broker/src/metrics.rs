@@ -24,6 +24,7 @@ pub struct Metrics {
     messages_out: IntCounterVec,
     bytes_in: IntCounterVec,
     bytes_out: IntCounterVec,
+    dead_letters: IntCounterVec,
     latency: HistogramVec,
     /// Those of `latency` that have been asked for, by what makes their labels: no more than
     /// there are pairs of known codes.
@@ -113,6 +114,11 @@ impl Metrics {
                 &topic,
             ),
             bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
+            dead_letters: counter(
+                "rocketmq_send_to_dlq_messages_total",
+                "Messages that a group has given up",
+                &["topic", "consumer_group", "is_system"],
+            ),
             latency: register(&registry, HistogramVec::new(latency, &labels)),
             answers: RwLock::default(),
             message_size: register(&registry, HistogramVec::new(size, &topic)),
@@ -145,6 +151,11 @@ impl Metrics {
         self.bytes_in
             .with_label_values(&labels)
             .inc_by(bytes as u64);
+    }
+
+    pub(crate) fn dead_letter(&self, topic: &str, group: &str) {
+        let labels = [topic, group, flag(is_system(topic))];
+        self.dead_letters.with_label_values(&labels).inc();
     }
 
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {

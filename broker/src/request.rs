@@ -6,9 +6,11 @@
 
 pub mod pull;
 mod client;
+mod create;
 mod group;
 mod offset;
 mod send;
+mod sendback;
 mod topic;
 
 use std::net::SocketAddr;
@@ -55,7 +57,10 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     use RequestCode as Code;
     let code = Code::from_number(request.code).ok_or_else(|| Refusal::unsupported(request.code))?;
     match code {
-        Code::SendMessageV2 => send::send(broker, request, peer),
+        Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage => {
+            send::send(broker, request, peer)
+        }
+        Code::ConsumerSendMsgBack => sendback::send_back(broker, request, peer),
         Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request, peer),
         Code::HeartBeat => client::heartbeat(broker, request, peer),
         Code::UnregisterClient => client::unregister(broker, request),
@@ -171,8 +176,8 @@ pub(crate) fn state_record(changes: &[Change]) -> Bytes {
     state::encode(&entries).into()
 }
 
-/// Not stored: 14, on which Java and Go clients try again elsewhere. Never 10, 11 or 12, which
-/// they take for success.
+/// Not stored. Congestion is 14, on which Java and Go clients both try again, elsewhere if they
+/// can; Go gives up on Java's 2. Never 10, 11 or 12, which they take for success.
 fn append_refusal(error: &AppendError) -> Refusal {
     let code = match error {
         AppendError::Message(_) | AppendError::RecordTooLarge { .. } => {
@@ -180,5 +185,45 @@ fn append_refusal(error: &AppendError) -> Refusal {
         }
         _ => ResponseCode::ServiceNotAvailable,
     };
-    Refusal::new(code, error.to_string())
+    let remark = match error {
+        AppendError::Busy => {
+            format!("[OVERLOAD]broker busy, start flow control for a while: {error}")
+        }
+        AppendError::DiskFull { .. } => {
+            format!("service not available now. The broker's disk is full: {error}")
+        }
+        _ => error.to_string(),
+    };
+    Refusal::new(code, remark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_stored_is_refused_by_a_code_that_clients_understand() {
+        use protocol::record::EncodeError;
+        let illegal = (ResponseCode::MessageIllegal, "");
+        let later = |text| (ResponseCode::ServiceNotAvailable, text);
+        for (error, (code, text)) in [
+            (AppendError::Message(EncodeError::BodyTooLarge(9)), illegal),
+            (AppendError::RecordTooLarge { bytes: 9 }, illegal),
+            (AppendError::Busy, later("[OVERLOAD]broker busy")),
+            (AppendError::Busy, later("wait for the disk")),
+            (
+                AppendError::DiskFull {
+                    used_percent: 91,
+                    held: "; held".into(),
+                },
+                later("91 % of the disk is used; held"),
+            ),
+            (AppendError::Failed, later("a write to the disk has failed")),
+            (AppendError::Closed, later("the store is closed")),
+        ] {
+            let refusal = append_refusal(&error);
+            assert_eq!(refusal.code, code, "{error}");
+            assert!(refusal.remark.contains(text), "{refusal}");
+        }
+    }
 }

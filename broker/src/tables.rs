@@ -12,6 +12,7 @@
 //! 4  group set        JSON as in subscriptionGroup.json
 //! 5  group deleted    u8 whether its offsets go too, its name
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
+//! 7  delayed          repeated { queue i32; offset i64 }: delivered below, see `schedule`
 //! 16 queue minimums   repeated { topic: u16 length + text; queue i32; offset i64 }
 //! ```
 
@@ -31,8 +32,10 @@ use protocol::body::{
     TopicConfigTable,
 };
 use protocol::json::{from_fastjson, to_json};
-use protocol::topic::{self, DEFAULT_TOPIC};
+use protocol::topic::{self, DEFAULT_TOPIC, SCHEDULE_TOPIC};
 use store::state::Entry;
+
+use crate::schedule::{self, Delivered};
 
 const KIND_TOPIC: u8 = 2;
 const KIND_TOPIC_DELETED: u8 = 3;
@@ -40,6 +43,7 @@ const KIND_GROUP: u8 = 4;
 const KIND_GROUP_DELETED: u8 = 5;
 const KIND_OFFSETS: u8 = 6;
 const KIND_MINS: u8 = 16;
+const KIND_DELAY_OFFSETS: u8 = 7;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -53,6 +57,8 @@ pub enum Change {
     Offsets(Vec<Offset>),
     /// The store shows no message below; it keeps the minimum itself.
     Mins(Vec<QueueMin>),
+    /// How far the queues of delay levels have been delivered.
+    DelayOffsets(Vec<(i32, i64)>),
 }
 
 /// How far a group has consumed one queue.
@@ -87,6 +93,7 @@ pub struct Tables {
     groups: HashMap<String, Arc<SubscriptionGroupConfig>>,
     offsets: HashMap<Consumed, BTreeMap<i64, i64>>,
     dirty: HashSet<(Consumed, i64)>,
+    pub delivered: Delivered,
     version: DataVersion,
 }
 
@@ -117,6 +124,7 @@ impl Tables {
         add("SELF_TEST_TOPIC", 1, read_write);
         // A client that traces drops its records where the topic is missing.
         add("RMQ_SYS_TRACE_TOPIC", 1, read_write);
+        add(SCHEDULE_TOPIC, schedule::QUEUES, read_write);
         add(cluster, 16, read_write | PERM_INHERIT);
         add(broker, 1, read_write | PERM_INHERIT);
         let version = DataVersion {
@@ -228,6 +236,10 @@ impl Tables {
                 false
             }
             Change::Mins(_) => false,
+            Change::DelayOffsets(offsets) => {
+                self.delivered.apply(&offsets);
+                false
+            }
         }
     }
 
@@ -288,6 +300,14 @@ impl Change {
                 }
                 (KIND_MINS, out)
             }
+            Self::DelayOffsets(offsets) => {
+                let mut out = Vec::new();
+                for (queue, offset) in offsets {
+                    out.extend(queue.to_be_bytes());
+                    out.extend(offset.to_be_bytes());
+                }
+                (KIND_DELAY_OFFSETS, out)
+            }
         }
     }
 
@@ -328,6 +348,14 @@ impl Change {
             KIND_MINS => Self::Mins(
                 decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),
+            KIND_DELAY_OFFSETS => {
+                let (offsets, rest) = entry.payload.as_chunks::<12>();
+                if !rest.is_empty() {
+                    return Err(broken("it ends early".into()));
+                }
+                let offset = |mut one: &[u8]| (one.get_i32(), one.get_i64());
+                Self::DelayOffsets(offsets.iter().map(|one| offset(one)).collect())
+            }
             _ => {
                 return Err(broken(
                     "the kind is unknown; a later release wrote it".into(),
@@ -461,17 +489,21 @@ mod tests {
                 16,
                 b"\0\x01T\0\0\0\x01\0\0\0\0\0\0\x01\x02",
             ),
+            (
+                Change::DelayOffsets(vec![(2, 258), (17, 1)]),
+                7,
+                b"\0\0\0\x02\0\0\0\0\0\0\x01\x02\0\0\0\x11\0\0\0\0\0\0\0\x01",
+            ),
         ];
         for (change, kind, payload) in rows {
             assert_eq!(change.encode(), (kind, payload.to_vec()));
             let entry = Entry { kind, payload };
             assert_eq!(Change::decode(entry).expect("good"), Some(change));
         }
-        let short = Entry {
-            kind: 6,
-            payload: b"\0\x09T",
-        };
-        assert!(Change::decode(short).is_err());
+        for kind in [6, 7] {
+            let payload = b"\0\x09T";
+            assert!(Change::decode(Entry { kind, payload }).is_err());
+        }
         let later = Change::decode(Entry {
             kind: 99,
             payload: b"",

@@ -147,7 +147,11 @@ fn holds(broker: &Broker, rules: &Rules, now_ms: i64, used: bool) -> Result<Hold
             used.then(|| tables.consumers()).unwrap_or_default(),
         )
     };
-    let mut holds = Holds::default();
+    let delivered = broker.tables().delivered.clone();
+    let mut holds = Holds {
+        live: delivered.oldest_position(&broker.store)?,
+        ..Holds::default()
+    };
     let mut oldest: HashMap<Option<String>, Unconsumed> = HashMap::new();
     for (topic, queue, range) in broker.store.queues() {
         if range.min >= range.max {

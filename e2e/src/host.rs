@@ -6,10 +6,14 @@
 
 pub mod messages;
 pub mod crash;
+pub mod produce;
+pub mod retry;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
+pub mod name_server;
+pub mod ports;
 pub mod export;
 pub mod retention;
 pub mod life;
@@ -32,10 +36,14 @@ pub enum Against {
 pub fn tests() -> Vec<Test<Lab>> {
     let rows: Vec<Row> = [
         messages::rows(),
+        produce::rows(),
+        retry::rows(),
         hold::rows(),
         limits::rows(),
         bad_bytes::rows(),
         routes::rows(),
+        name_server::rows(),
+        ports::rows(),
         crash::rows(),
         export::rows(),
         retention::rows(),

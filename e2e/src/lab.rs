@@ -65,12 +65,16 @@ pub struct BrokerPlan {
     pub dir: PathBuf,
     pub segment_bytes: u64,
     pub flush_sync: bool,
+    /// Gantry's broker speaks TLS to them.
+    pub name_servers_tls: bool,
     /// Java asks the name server by data version before it registers again.
     pub ask_before_register: bool,
     /// The address that the route names; a witness may stand there.
     pub advertised: Ipv4Addr,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
+    /// More of them under `listen`.
+    pub extra_listen: String,
 }
 
 impl BrokerPlan {
@@ -228,9 +232,11 @@ impl Lab {
             dir: self.fresh_dir(name)?,
             segment_bytes: SEGMENT_BYTES,
             flush_sync: false,
+            name_servers_tls: false,
             ask_before_register: false,
             advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
+            extra_listen: String::new(),
         })
     }
 

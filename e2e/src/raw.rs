@@ -83,6 +83,13 @@ impl Connection {
         }
     }
 
+    /// Whether the peer closes in time, whatever it says before: a TLS alert is no frame.
+    pub async fn closes_within(&mut self, limit: Duration) -> bool {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(limit, self.stream.read_to_end(&mut bytes)).await;
+        read.is_ok()
+    }
+
     async fn read_frame(&mut self) -> std::io::Result<Vec<u8>> {
         let length = self.stream.read_u32().await?;
         let mut frame = vec![0; length as usize];

@@ -31,6 +31,9 @@ pub const PGROUP: &str = "PGROUP";
 pub const INSTANCE_ID: &str = "INSTANCE_ID";
 pub const SHARDING_KEY: &str = "__SHARDINGKEY";
 pub const POP_CK: &str = "POP_CK";
+pub const INNER_NUM: &str = "INNER_NUM";
+/// A timer has stored the message and will not take it again.
+pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
 pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
 pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";

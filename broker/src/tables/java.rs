@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 
-use protocol::body::{ConsumerOffsetTable, SubscriptionGroupTable, TopicConfigTable};
+use protocol::body::{
+    ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
+};
 use protocol::json::{JsonError, from_fastjson, to_fastjson};
 use protocol::topic::{is_system, validate_topic};
 
@@ -13,6 +15,7 @@ use super::{Change, Consumed, Offset, Tables};
 const TOPICS: &str = "topics.json";
 const GROUPS: &str = "subscriptionGroup.json";
 const OFFSETS: &str = "consumerOffset.json";
+const DELAYS: &str = "delayOffset.json";
 
 impl Tables {
     /// The JSON files of a Java broker's `config` directory that hold these tables.
@@ -34,10 +37,17 @@ impl Tables {
             data_version,
             offset_table: offsets.collect(),
         };
+        let delivered = self.delivered.all().into_iter();
+        let levels = delivered.map(|(queue, next)| (i64::from(queue) + 1, next));
+        let delays = DelayOffsetTable {
+            data_version,
+            offset_table: levels.collect(),
+        };
         [
             (TOPICS, to_fastjson(&self.registered_topics())),
             (GROUPS, to_fastjson(&groups)),
             (OFFSETS, to_fastjson(&offsets)),
+            (DELAYS, to_fastjson(&delays)),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
         .into()
@@ -49,6 +59,7 @@ impl Tables {
             TOPICS => Ok(self.import_topics(from_fastjson(content)?)),
             GROUPS => Ok(self.import_groups(from_fastjson(content)?)),
             OFFSETS => Ok(self.import_offsets(from_fastjson(content)?)),
+            DELAYS => Ok(self.import_delays(&from_fastjson(content)?)),
             _ => Ok(Vec::new()),
         }
     }
@@ -86,6 +97,17 @@ impl Tables {
             }
         }
         changes
+    }
+
+    /// A level that the file does not name stays.
+    fn import_delays(&self, table: &DelayOffsetTable) -> Vec<Change> {
+        let theirs = table.offset_table.iter().filter_map(|(level, next)| {
+            let queue = i32::try_from(*level).ok()?.checked_sub(1)?;
+            (queue >= 0 && self.delivered.next(queue) != *next).then_some((queue, *next))
+        });
+        let changed: Vec<_> = theirs.collect();
+        let changes = (!changed.is_empty()).then_some(Change::DelayOffsets(changed));
+        changes.into_iter().collect()
     }
 
     /// An offset that the file does not name stays.
@@ -168,6 +190,7 @@ mod tests {
             offset("Same", 5),
             offset("Changed", 5),
             offset("Deleted", 5),
+            Change::DelayOffsets(vec![(0, 4), (2, 5)]),
         ]);
         let theirs = tables(vec![
             topic("Same", 6),
@@ -178,6 +201,7 @@ mod tests {
             group("changed", false),
             offset("Same", 5),
             offset("Changed", 9),
+            Change::DelayOffsets(vec![(0, 4), (2, 6)]),
         ]);
         let mut found = Vec::new();
         for (name, content) in theirs.java_files() {
@@ -193,6 +217,7 @@ mod tests {
             },
             group("changed", false),
             offset("Changed", 9),
+            Change::DelayOffsets(vec![(2, 6)]),
         ];
         for change in &expect {
             assert!(found.contains(change), "{change:?} is not in {found:?}");

@@ -26,6 +26,7 @@ impl Tables {
         let mut changes: Vec<_> = topics.into_iter().map(Change::Topic).collect();
         changes.extend(groups.into_iter().map(Change::Group));
         changes.push(Change::Offsets(self.all_offsets()));
+        changes.push(Change::DelayOffsets(self.delivered.all()));
         changes
     }
 
@@ -110,6 +111,7 @@ mod tests {
                 offset("A", "g", 1, 8),
                 offset("Gone", "unknown", 0, 9),
             ]),
+            Change::DelayOffsets(vec![(3, 8)]),
         ];
         let mut tables = Tables::new("c", "b", 1, None);
         for change in &changes {

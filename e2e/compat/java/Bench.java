@@ -150,6 +150,7 @@ final class Bench {
     }
 
     DefaultMQProducer started(DefaultMQProducer producer) throws Exception {
+        producer.setSendMsgTimeout(20_000); // a cold JVM is slow
         at(producer).start();
         atEnd(producer::shutdown);
         return producer;

@@ -24,11 +24,11 @@ final class Connections {
     /** Producer and consumer live on; a send that fails meanwhile is tried again. */
     private static void reconnect(Bench bench) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer(bench.group("-producer"));
-        producer.setSendMsgTimeout(3_000);
         bench.started(producer);
         for (Message message : bench.messages(1, COUNT)) {
             producer.send(message);
         }
+        producer.setSendMsgTimeout(3_000);
         Got got = bench.consuming(bench.push(bench.group()), "*");
         bench.until("the messages before", 60, () -> got.count() >= COUNT - 1);
         Compat.answer(bench.check, "restart", "", 0);
@@ -64,7 +64,6 @@ final class Connections {
             }
         });
         Bench.check(warm, "no route through TLS: " + last[0]);
-        producer.setSendMsgTimeout(20_000);
         for (Message message : bench.messages(1, COUNT)) {
             Bench.same("status", SendStatus.SEND_OK, producer.send(message).getSendStatus());
         }

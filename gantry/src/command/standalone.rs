@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use broker::Config;
 use crds::read::Document;
-use net::{Connection, Limits};
+use net::{Connection, Limits, Tls, TlsMode};
 use protocol::body::TopicConfig;
 use protocol::header::{Empty, TopicOf};
 use protocol::json::{from_fastjson, to_json};
@@ -51,7 +51,11 @@ pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow
     let name_server = ::namesrv::Options {
         listen: at(arguments.name_server_port),
         http: at(arguments.name_server_http_port),
-        limits: Limits::default(),
+        net: net::Options {
+            limits: Limits::default(),
+            tls: Tls::open(TlsMode::Permissive, None)?,
+            proxy_from: Vec::new(),
+        },
         clock: unix_ms,
     };
     let config = config(&arguments)?;

@@ -79,7 +79,7 @@ public final class Driver {
             case "committed":
                 return "\t" + Reading.committed(fields);
             default:
-                throw new IllegalArgumentException("unknown verb " + fields.verb);
+                return "\t" + Sending.run(fields);
         }
     }
 
