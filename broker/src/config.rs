@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use net::tls::TlsError;
@@ -196,12 +198,12 @@ impl Limits {
 pub struct Properties {
     /// Queues of a topic that is created by a send.
     pub default_topic_queue_nums: i32,
-    pub auto_create_subscription_group: bool,
+    pub auto_create_subscription_group: Live,
     /// Bytes of a message body.
     pub max_message_size: usize,
-    pub long_polling_enable: bool,
+    pub long_polling_enable: Live,
     /// How long a pull is held without long polling, in ms.
-    pub short_polling_time_mills: u64,
+    pub short_polling_time_mills: Live,
     /// ms
     pub register_name_server_period: u64,
     pub region_id: String,
@@ -224,6 +226,43 @@ impl Properties {
         "shortPollingTimeMills",
     ];
 
+    /// Keys and values as they stand in a properties file.
+    pub fn texts(&self) -> [(&'static str, String); Self::KEYS.len()] {
+        [
+            (
+                "autoCreateSubscriptionGroup",
+                self.auto_create_subscription_group.to_string(),
+            ),
+            (
+                "defaultTopicQueueNums",
+                self.default_topic_queue_nums.to_string(),
+            ),
+            ("fileReservedTime", self.file_reserved_time.to_string()),
+            ("longPollingEnable", self.long_polling_enable.to_string()),
+            ("maxMessageSize", self.max_message_size.to_string()),
+            ("messageDelayLevel", self.message_delay_level.to_string()),
+            ("regionId", self.region_id.clone()),
+            (
+                "registerNameServerPeriod",
+                self.register_name_server_period.to_string(),
+            ),
+            (
+                "shortPollingTimeMills",
+                self.short_polling_time_mills.to_string(),
+            ),
+        ]
+    }
+
+    /// The properties that may change while the broker runs.
+    pub fn live(&self, key: &str) -> Option<&Live> {
+        match key {
+            "autoCreateSubscriptionGroup" => Some(&self.auto_create_subscription_group),
+            "longPollingEnable" => Some(&self.long_polling_enable),
+            "shortPollingTimeMills" => Some(&self.short_polling_time_mills),
+            _ => None,
+        }
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         fn parse<T: FromStr<Err: Display>>(value: &str, to: &mut T) -> Result<(), String> {
             *to = value
@@ -232,19 +271,79 @@ impl Properties {
             Ok(())
         }
         match key {
-            "autoCreateSubscriptionGroup" => parse(value, &mut self.auto_create_subscription_group),
             "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
             "fileReservedTime" => parse(value, &mut self.file_reserved_time),
-            "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
             "messageDelayLevel" => parse(value, &mut self.message_delay_level),
             "regionId" => parse(value, &mut self.region_id),
             "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
-            "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
-            _ => Err(format!(
-                "no such property; there are {}",
-                Self::KEYS.join(", ")
-            )),
+            _ => {
+                let live = self.live(key).ok_or_else(|| {
+                    format!("no such property; there are {}", Self::KEYS.join(", "))
+                })?;
+                live.set(live.parse(value)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A number or a switch that may change while the broker runs. Clones are one.
+#[derive(Debug, Clone)]
+pub struct Live {
+    value: Arc<AtomicU64>,
+    is_switch: bool,
+}
+
+impl Live {
+    fn switch(on: bool) -> Self {
+        Self {
+            is_switch: true,
+            ..Self::number(u64::from(on))
+        }
+    }
+
+    fn number(value: u64) -> Self {
+        Self {
+            value: Arc::new(AtomicU64::new(value)),
+            is_switch: false,
+        }
+    }
+
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    pub fn on(&self) -> bool {
+        self.value() != 0
+    }
+
+    pub fn set(&self, value: u64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
+    pub fn parse(&self, text: &str) -> Result<u64, String> {
+        let value = match text {
+            "true" if self.is_switch => Some(1),
+            "false" if self.is_switch => Some(0),
+            number if !self.is_switch => number.parse().ok(),
+            _ => None,
+        };
+        let wanted = if self.is_switch {
+            "true or false"
+        } else {
+            "a number"
+        };
+        value.ok_or_else(|| format!("{text:?}: not {wanted}"))
+    }
+}
+
+impl Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_switch {
+            self.on().fmt(f)
+        } else {
+            self.value().fmt(f)
         }
     }
 }
@@ -253,10 +352,10 @@ impl Default for Properties {
     fn default() -> Self {
         Self {
             default_topic_queue_nums: 8,
-            auto_create_subscription_group: true,
+            auto_create_subscription_group: Live::switch(true),
             max_message_size: 4 * 1024 * 1024,
-            long_polling_enable: true,
-            short_polling_time_mills: 1_000,
+            long_polling_enable: Live::switch(true),
+            short_polling_time_mills: Live::number(1_000),
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
             file_reserved_time: 72,
@@ -477,7 +576,7 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
         assert_eq!(config.flush, Flush::Sync);
         assert_eq!(config.properties.default_topic_queue_nums, 4);
         assert_eq!(config.properties.max_message_size, 1024);
-        assert!(!config.auto_create_topics && config.properties.long_polling_enable);
+        assert!(!config.auto_create_topics && config.properties.long_polling_enable.on());
     }
 
     #[test]

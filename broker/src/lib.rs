@@ -11,10 +11,11 @@
 //! - [`export`]: the tables as Java's JSON files
 //! - [`clients`]: who is connected, as what
 //! - [`schedule`]: messages that wait for their delay
+//! - [`coordination`]: what consumers of a group must agree on
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
-//! - [`metrics`]: what it counts
+//! - [`stats`], [`metrics`]: what it counts
 //! - [`process`]: start and stop, in order
 
 pub mod config;
@@ -27,9 +28,11 @@ mod upkeep;
 mod export;
 pub mod clients;
 pub mod schedule;
+pub mod coordination;
 pub mod hold;
 pub mod register;
 pub mod endpoint;
+pub mod stats;
 pub mod metrics;
 pub mod process;
 
@@ -51,6 +54,7 @@ pub struct Broker {
     pub store: Store,
     pub tables: RwLock<tables::Tables>,
     pub clients: Mutex<clients::Clients>,
+    pub coordination: Mutex<coordination::Coordination>,
     pub holds: Arc<hold::Holds>,
     pub metrics: metrics::Metrics,
     /// Told when the topics have changed, so that the name servers learn it at once.
@@ -82,5 +86,11 @@ impl Broker {
         self.clients
             .lock()
             .expect("invariant: no panic while the clients are held")
+    }
+
+    pub(crate) fn coordination(&self) -> std::sync::MutexGuard<'_, coordination::Coordination> {
+        self.coordination
+            .lock()
+            .expect("invariant: no panic while the coordination is held")
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use net::server::Counts;
@@ -16,10 +16,15 @@ use protocol::topic::{is_system, retry_group};
 use protocol::{Frame, RequestCode, ResponseCode};
 
 use crate::Broker;
+use crate::process::unix_ms;
+use crate::stats::Stats;
 
 #[derive(Debug)]
 pub struct Metrics {
     pub registry: Registry,
+    /// The same, as `mqadmin` asks for it.
+    stats: Mutex<Stats>,
+    cluster: String,
     messages_in: IntCounterVec,
     messages_out: IntCounterVec,
     bytes_in: IntCounterVec,
@@ -138,11 +143,18 @@ impl Metrics {
                 ),
             },
             registry,
+            stats: Mutex::new(Stats::new(unix_ms())),
+            cluster: cluster.to_owned(),
             counts,
         }
     }
 
+    pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn message_in(&self, topic: &str, bytes: usize) {
+        self.stats().put(&self.cluster, topic, bytes);
         let labels = [topic, "normal", flag(is_system(topic))];
         self.message_size
             .with_label_values(&labels)
@@ -159,6 +171,8 @@ impl Metrics {
     }
 
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
+        self.stats()
+            .got(&self.cluster, topic, group, (messages, bytes));
         if messages > 0 {
             let retry = flag(retry_group(topic).is_some());
             let labels = [topic, group, flag(is_system(topic)), retry];
@@ -185,6 +199,13 @@ impl Metrics {
             long_polling,
             oneway: request.is_oneway(),
         };
+        if let Some(
+            RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage,
+        ) = answer.request
+        {
+            let stored = response == ResponseCode::Success.number();
+            self.stats().sent(stored, after.as_millis() as u64);
+        }
         self.latency_of(answer)
             .observe(after.as_secs_f64() * 1_000.0);
     }

@@ -90,6 +90,7 @@ pub async fn run(
     let pages_stop = CancellationToken::new();
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(schedule::run(Arc::clone(&broker), stop.clone()));
     // Last of all, so that nothing is left that the others have still done.
@@ -187,6 +188,7 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         store,
         tables: RwLock::new(tables),
         clients: Mutex::new(Clients::default()),
+        coordination: Mutex::default(),
         holds,
         metrics: Metrics::new(&config.cluster, &config.broker, counts),
         registration: Arc::new(Registration::new(config.name_servers.len())),
@@ -271,6 +273,17 @@ async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
         }
         if stopping {
             return;
+        }
+    }
+}
+
+/// Samples the statistics once a second.
+async fn sample(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => broker.metrics.stats().tick(unix_ms()),
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -5,10 +5,15 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod pull;
+mod admin;
 mod client;
 mod create;
 mod group;
+mod lock;
+mod member;
 mod offset;
+mod progress;
+mod query;
 mod send;
 mod sendback;
 mod topic;
@@ -19,11 +24,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use net::{Handler, Peer};
+use protocol::json::to_fastjson;
 use protocol::record::Message;
 use protocol::topic::STATE_TOPIC;
 use protocol::{Frame, Refusal, RequestCode, ResponseCode};
 use store::state::{self, Entry};
-use store::{AppendError, Appended};
+use store::{AppendError, Appended, ReadError};
 
 use crate::tables::Change;
 use crate::{Broker, base};
@@ -34,7 +40,7 @@ type Answer = Result<Option<Frame>, Refusal>;
 impl Handler for Broker {
     fn handle(self: &Arc<Self>, request: Frame, peer: &Arc<Peer>) {
         if request.is_response() {
-            return;
+            return peer.answered(request);
         }
         let received = Instant::now();
         match dispatch(self, &request, peer) {
@@ -65,19 +71,121 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
         Code::HeartBeat => client::heartbeat(broker, request, peer),
         Code::UnregisterClient => client::unregister(broker, request),
         Code::GetConsumerListByGroup => client::consumer_list(broker, request),
+        Code::CheckClientConfig => client::check(broker, request),
+        Code::LockBatchMq => lock::lock(broker, request),
+        Code::UnlockBatchMq => lock::unlock(broker, request),
+        Code::QueryMessage => query::by_key(broker, request, peer),
+        Code::ViewMessageById => query::by_position(broker, request, peer),
         Code::QueryConsumerOffset => offset::query(broker, request),
         Code::UpdateConsumerOffset => offset::update(broker, request),
         Code::GetMaxOffset => offset::max(broker, request),
         Code::GetMinOffset => offset::min(broker, request),
-        Code::SearchOffsetByTimestamp => offset::search(broker, request),
+        Code::SearchOffsetByTimestamp => reading(broker, request, peer, offset::search),
+        Code::GetEarliestMsgStoretime => reading(broker, request, peer, offset::earliest),
         Code::UpdateAndCreateTopic => topic::create(broker, request, peer),
+        Code::UpdateAndCreateTopicList => topic::create_list(broker, request, peer),
+        Code::GetAllTopicConfig => topic::all(broker, request),
         Code::DeleteTopicInBroker => topic::delete(broker, request, peer),
         Code::GetTopicConfig => topic::get(broker, request),
         Code::UpdateAndCreateSubscriptiongroup => group::create(broker, request, peer),
         Code::DeleteSubscriptiongroup => group::delete(broker, request, peer),
         Code::GetSubscriptiongroupConfig => group::get(broker, request),
+        Code::UpdateAndCreateSubscriptiongroupList => group::create_list(broker, request, peer),
+        Code::GetAllSubscriptiongroupConfig => group::all(broker, request),
+        _ => administer(code, broker, request, peer),
+    }
+}
+
+/// What administrators ask; every other code is one that nobody here serves.
+fn administer(
+    code: RequestCode,
+    broker: &Arc<Broker>,
+    request: &Frame,
+    peer: &Arc<Peer>,
+) -> Answer {
+    use RequestCode as Code;
+    match code {
+        Code::GetConsumerConnectionList => member::consumers(broker, request),
+        Code::GetProducerConnectionList => member::producers(broker, request),
+        Code::GetAllProducerInfo => member::all_producers(broker, request),
+        Code::QuerySubscriptionByConsumer => member::subscription(broker, request),
+        Code::GetConsumerRunningInfo => member::running_info(broker, request, peer),
+        Code::ConsumeMessageDirectly => member::consume_directly(broker, request, peer),
+        Code::InvokeBrokerToGetConsumerStatus => member::status(broker, request, peer),
+        Code::GetTopicStatsInfo => reading(broker, request, peer, progress::of_topic),
+        Code::GetConsumeStats => reading(broker, request, peer, progress::of_group),
+        Code::GetBrokerConsumeStats => reading(broker, request, peer, progress::of_all_groups),
+        Code::QueryConsumeTimeSpan => reading(broker, request, peer, progress::time_span),
+        Code::QueryTopicConsumeByWho => progress::groups_of(broker, request),
+        Code::QueryTopicsByConsumer => progress::topics_of(broker, request),
+        Code::QueryCorrectionOffset => progress::correction(broker, request),
+        Code::InvokeBrokerToResetOffset => progress::reset(broker, request, peer),
+        Code::CloneGroupOffset => progress::clone(broker, request, peer),
+        Code::GetAllConsumerOffset => admin::all_offsets(broker, request),
+        Code::GetBrokerRuntimeInfo => reading(broker, request, peer, admin::runtime_info),
+        Code::GetBrokerConfig => admin::config(broker, request),
+        Code::UpdateBrokerConfig => admin::update_config(broker, request),
+        Code::ViewBrokerStatsData => admin::stats(broker, request),
+        Code::GetSystemTopicListFromBroker => admin::system_topics(broker, request),
+        // What Java cleans on demand is clean here at any time: the index goes with the log.
+        Code::CleanExpiredConsumequeue | Code::CleanUnusedTopic => {
+            Ok(Some(request.answer(ResponseCode::Success)))
+        }
         _ => Err(Refusal::unsupported(request.code)),
     }
+}
+
+/// Answers off the async threads, where waiting for the disk holds nobody up.
+fn reading(
+    broker: &Arc<Broker>,
+    request: &Frame,
+    peer: &Arc<Peer>,
+    read: impl FnOnce(&Arc<Broker>, &Frame) -> Result<Frame, Refusal> + Send + 'static,
+) -> Answer {
+    let received = Instant::now();
+    let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
+    let runtime = broker.runtime.clone();
+    runtime.spawn_blocking(move || {
+        let answer = read(&broker, &request).unwrap_or_else(|refusal| refusal.answer(&request));
+        broker.reply(&request, &answer, &peer, received);
+    });
+    Ok(None)
+}
+
+/// Works changes and the answer's body out, off the async threads; answers when the changes have
+/// committed.
+fn changing(
+    broker: &Arc<Broker>,
+    request: &Frame,
+    peer: &Arc<Peer>,
+    work: impl FnOnce(&Arc<Broker>) -> Result<(Vec<Change>, Vec<u8>), Refusal> + Send + 'static,
+) -> Answer {
+    let received = Instant::now();
+    let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
+    let runtime = broker.runtime.clone();
+    runtime.spawn_blocking(move || match work(&broker) {
+        Ok((changes, body)) => broker.change(changes, move |broker, result| {
+            let answer = match result {
+                Ok(()) => request.answer(ResponseCode::Success).with_body(body),
+                Err(refusal) => refusal.answer(&request),
+            };
+            broker.reply(&request, &answer, &peer, received);
+        }),
+        Err(refusal) => broker.reply(&request, &refusal.answer(&request), &peer, received),
+    });
+    Ok(None)
+}
+
+/// A success with a body that Java reads.
+fn with_body(request: &Frame, body: &impl serde::Serialize) -> Answer {
+    let answer = request.answer(ResponseCode::Success);
+    Ok(Some(answer.with_body(to_fastjson(body))))
+}
+
+/// The store could not be read.
+fn failed(error: ReadError) -> Refusal {
+    tracing::error!(%error, "the store can't be read");
+    Refusal::new(ResponseCode::SystemError, error.to_string())
 }
 
 impl Broker {
@@ -130,14 +238,19 @@ impl Broker {
     }
 
     /// A change asked for by an administrator: answered when it has committed.
-    fn change_and_answer(self: &Arc<Self>, change: Change, request: &Frame, peer: &Arc<Peer>) {
+    fn change_and_answer(
+        self: &Arc<Self>,
+        changes: Vec<Change>,
+        request: &Frame,
+        peer: &Arc<Peer>,
+    ) {
         let (received, peer) = (Instant::now(), Arc::clone(peer));
         // The request without its body: all that an answer needs.
         let request = Frame {
             body: Bytes::new(),
             ..request.clone()
         };
-        self.change(vec![change], move |broker, result| {
+        self.change(changes, move |broker, result| {
             let answer = match result {
                 Ok(()) => request.answer(ResponseCode::Success),
                 Err(refusal) => refusal.answer(&request),

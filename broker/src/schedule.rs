@@ -9,6 +9,7 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,21 @@ impl Default for Levels {
             7_200,
         ];
         Self(SECONDS.map(|seconds| seconds * 1_000).into())
+    }
+}
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, ms) in self.0.iter().enumerate() {
+            let units = [(86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm')];
+            let fits = units
+                .into_iter()
+                .find(|(unit, _)| *ms > 0 && ms % unit == 0);
+            let (unit, letter) = fits.unwrap_or((1_000, 's'));
+            let space = if at == 0 { "" } else { " " };
+            write!(f, "{space}{}{letter}", ms / unit)?;
+        }
+        Ok(())
     }
 }
 
@@ -421,6 +437,13 @@ mod tests {
 
     #[test]
     fn levels_are_read_as_java_writes_them() {
+        for text in [
+            "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h",
+            "0s 90s 2d",
+        ] {
+            let levels: Levels = text.parse().expect(text);
+            assert_eq!(levels.to_string(), text);
+        }
         let java = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
         assert_eq!(java.parse(), Ok(Levels::default()));
         assert_eq!("2d".parse(), Ok(Levels(vec![172_800_000])));

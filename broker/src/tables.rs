@@ -157,6 +157,22 @@ impl Tables {
         self.offsets.get(&of)?.get(&i64::from(queue)).copied()
     }
 
+    /// How far a group has come in each queue of a topic.
+    pub fn offsets(&self, topic: &str, group: &str) -> BTreeMap<i64, i64> {
+        let of = Consumed {
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+        };
+        self.offsets.get(&of).cloned().unwrap_or_default()
+    }
+
+    /// The pairs of topic and group of which there are offsets.
+    pub fn consumed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.offsets
+            .keys()
+            .map(|of| (of.topic.as_str(), of.group.as_str()))
+    }
+
     /// Notes how far a group has come; it is written with the next tick.
     pub fn commit_offset(&mut self, offset: Offset) {
         let of = Consumed {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Config;
 
 mod produce;
+mod admin;
 
 const SECOND: Duration = Duration::from_secs(1);
 

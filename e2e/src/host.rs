@@ -6,6 +6,8 @@
 
 pub mod messages;
 pub mod crash;
+pub mod kills;
+pub mod disk_full;
 pub mod produce;
 pub mod retry;
 pub mod hold;
@@ -18,6 +20,8 @@ pub mod export;
 pub mod retention;
 pub mod life;
 pub mod pages;
+pub mod mqadmin;
+pub mod commands;
 
 use crate::lab::{Lab, Target};
 use crate::runner::{Running, Test};
@@ -45,10 +49,14 @@ pub fn tests() -> Vec<Test<Lab>> {
         name_server::rows(),
         ports::rows(),
         crash::rows(),
+        kills::rows(),
+        disk_full::rows(),
         export::rows(),
         retention::rows(),
         life::rows(),
         pages::rows(),
+        mqadmin::rows(),
+        commands::rows(),
         vec![(
             "the_recorded_constants_are_those_of_the_jar",
             Against::Java,

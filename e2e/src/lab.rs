@@ -32,6 +32,8 @@ pub struct Lab {
     jars: Option<Jars>,
     drivers: BTreeMap<Client, Driver>,
     shared: BTreeMap<Target, Site>,
+    /// What mqadmin printed, by target and step.
+    pub printed: BTreeMap<(Target, String), String>,
     kept: Vec<Process>,
     dirs: u32,
     /// Last, so that it outlives the processes that write in it.
@@ -118,6 +120,7 @@ impl Lab {
             jars: None,
             drivers: BTreeMap::new(),
             shared: BTreeMap::new(),
+            printed: BTreeMap::new(),
             kept: Vec::new(),
             dirs: 0,
             dir,

@@ -6,6 +6,7 @@
 
 /// The release whose protocol we speak: `MQVersion.V5_5_0`. Clients gate features on it.
 pub const MQ_VERSION: i32 = 513;
+pub const MQ_VERSION_NAME: &str = "V5_5_0";
 
 /// From this release on (`V4_9_4`) clients read a route as strict JSON; older ones read fastjson.
 pub const VERSION_STRICT_JSON_ROUTE: i32 = 401;

@@ -20,7 +20,7 @@ pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 pub const STATE_TOPIC: &str = "rmq_sys_gantry_state";
 
 /// Topics of the broker itself, which no client may create, change or delete.
-const SYSTEM_TOPICS: &[&str] = &[
+pub const SYSTEM_TOPICS: &[&str] = &[
     DEFAULT_TOPIC,
     SCHEDULE_TOPIC,
     "BenchmarkTest",

@@ -22,7 +22,7 @@ type Checks = BTreeMap<String, Vec<String>>;
 
 /// Writes those of the files that differ from what is there.
 pub(crate) fn write(dir: &Path, files: &[(String, String)]) -> io::Result<()> {
-    std::fs::create_dir_all(dir.join(DIR))?;
+    fs::create_dir_all(&dir.join(DIR))?;
     let (mut checks, mut changed) = (load(dir)?.unwrap_or_default(), Vec::new());
     for (name, content) in files {
         let path = dir.join(DIR).join(name);

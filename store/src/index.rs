@@ -268,6 +268,11 @@ impl Queue {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Gives out again what was given out and not published.
+    pub(crate) fn take_back(&self) {
+        self.next.store(self.read().max(), Ordering::Relaxed);
+    }
+
     /// Adds the entry of a committed record.
     pub(crate) fn publish(&self, offset: i64, recent: Recent) {
         let mut places = self.write();

@@ -125,7 +125,7 @@ pub(crate) fn check_untouched(dir: &Path, segment_bytes: u64) -> Result<(), Open
         .and_then(|mut fields| fields.u64())
         .ok_or_else(|| OpenError::Damaged(MARKER.into()))?;
     let start = end - end % segment_bytes;
-    let written = match File::open(segment::path_of(dir, start)) {
+    let written = match fs::open_read(&segment::path_of(dir, start)) {
         Ok(file) => {
             let mut next = [0; 8];
             fs::read_exact_at(&file, &mut next, end - start, Wait::ForDisk)?;

@@ -23,7 +23,7 @@ use crate::log::{Arrived, Writer};
 use crate::queue::{AllDone, AppendQueue, Done, Pending, gather};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
-use crate::segment::Segments;
+use crate::segment::{self, Segments};
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
 use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
@@ -78,6 +78,10 @@ pub(crate) struct Progress {
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) appended_messages: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// A file could not be made or written because the disk is full.
+    pub(crate) short: AtomicBool,
+    /// The index could not be written the last time.
+    pub(crate) index_stuck: AtomicBool,
     epoch: AtomicU64,
 }
 
@@ -85,12 +89,22 @@ impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir.join("commitlog"))?;
+        let is_new = !fs::exists(dir);
+        fs::create_dir_all(&dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        fs::sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| is_new && fs::exists(parent)) {
+            fs::sync_dir(parent)?;
+        }
+        // What is written from here on may need the room.
+        segment::free_reserves(dir)?;
         let identity = identify(dir, &options)?;
         crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
-        std::fs::write(dir.join("abort"), std::process::id().to_string())?;
+        fs::write_new(
+            &dir.join("abort"),
+            std::process::id().to_string().as_bytes(),
+        )?;
         let (end, last_ms) = (recovered.end, recovered.last_ms);
         let inner = Arc::new(Inner::new(dir, identity, &options, recovered, lock));
         {
@@ -104,6 +118,7 @@ impl Store {
         }
         let mut writer = Writer::new(Arc::clone(&inner), arrived, end, last_ms);
         begin_epoch(&inner, &mut writer)?;
+        inner.keep_reserve();
         let threads = Arc::new(Threads::start(&inner, writer)?);
         Ok(Self { inner, threads })
     }
@@ -268,11 +283,12 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         self.sync_log()?;
+        segment::free_reserves(&self.dir)?;
         let confirm = self.progress.confirm.load(Ordering::Acquire);
         while self.progress.indexed.load(Ordering::Acquire) < confirm {
             self.write_run()?;
         }
-        // A file made ahead of time goes again.
+        // What was made ahead of time goes again.
         self.segments
             .delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
         self.write_checkpoint(true)?;
@@ -306,7 +322,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         return Ok(identity);
     }
-    if std::fs::read_dir(dir.join("commitlog"))?.next().is_some() {
+    if !fs::list(&dir.join("commitlog"))?.is_empty() {
         return Err(OpenError::NotGantry(dir.to_owned()));
     }
     let segment_bytes = match options.segment_bytes {
@@ -317,7 +333,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         None => segment_bytes_of(Volume::measure(dir)?),
     };
-    std::fs::create_dir_all(dir.join("gantry/index"))?;
+    fs::create_dir_all(&dir.join("gantry/index"))?;
     fs::sync_dir(&dir.join("gantry"))?;
     let identity = Identity {
         store_id: rand::random(),

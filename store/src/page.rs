@@ -4,11 +4,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use crate::ReadError;
-use crate::fs::{self, Wait};
+use crate::fs::{self, File, Wait};
 
 const CELLS_BYTES: u64 = 4080;
 const CRC_BYTES: u64 = 4;

@@ -7,7 +7,6 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,7 +93,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
             let reason = scanned.bad.unwrap_or_default();
             tracing::warn!(position = end, reason, "the log's torn end was cut off");
         }
-        segments.sync(durable, end)?;
+        segments.rewrite(durable, end)?;
         // Recorded before anything is appended at this place.
         checkpoint.durable = end;
         checkpoint.clean = false;
@@ -137,7 +136,7 @@ fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<R
     for (start, path) in &files {
         if *start < at {
             // Covered by a merged run, or of a deleted segment.
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
             continue;
         }
         while at < *start {
@@ -152,7 +151,7 @@ fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<R
             at = end;
         } else {
             tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
         }
     }
     Ok(runs)
@@ -189,8 +188,7 @@ fn load_run(
 /// Start and path of every run, a segment's merged one before its parts; removes unfinished ones.
 fn list_runs(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     let mut files = Vec::new();
-    for item in std::fs::read_dir(dir)? {
-        let path = item?.path();
+    for (path, _) in fs::list(dir)? {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -201,7 +199,7 @@ fn list_runs(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
             .and_then(|digits| digits.parse::<u64>().ok());
         match start {
             Some(start) => files.push((start, path)),
-            None => std::fs::remove_file(&path)?,
+            None => fs::remove_file(&path)?,
         }
     }
     // "index" sorts before "run".

@@ -11,10 +11,8 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::ops;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,7 +20,7 @@ use protocol::properties;
 use protocol::record::{Record, takes_queue_offset};
 
 use crate::envelope::{self, Fields};
-use crate::fs::{self, Wait};
+use crate::fs::{self, Appender, File, Wait};
 use crate::keys::{self, Key};
 use crate::page::{PageWriter, Pages};
 use crate::scan::scan;
@@ -87,8 +85,8 @@ struct Content {
 impl Run {
     /// Opens a run; `Ok(None)` if the file is not intact.
     pub(crate) fn open(path: &Path) -> io::Result<Option<(Self, Vec<Part>)>> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
+        let file = fs::open_read(path)?;
+        let len = file.len()?;
         let mut head = vec![0; len.min(4096) as usize];
         file.read_exact_at(&mut head, 0)?;
         let Some((stretch, sections)) = read_header(&head) else {
@@ -239,7 +237,7 @@ pub(crate) fn write(
 ) -> Result<(), ReadError> {
     let tmp = fs::tmp_of(path);
     let file = fs::open_new(&tmp)?;
-    let mut out = BufWriter::with_capacity(1 << 18, &file);
+    let mut out = Appender::new(&file);
     let directory = write_directory(parts);
     out.write_all(&[0; HEADER_BYTES])?;
     out.write_all(&directory)?;
@@ -282,7 +280,7 @@ pub(crate) fn write(
     });
     file.write_all_at(&write_header(stretch, &sections), 0)?;
     file.sync_all()?;
-    std::fs::rename(&tmp, path)?;
+    fs::rename(&tmp, path)?;
     path.parent().map_or(Ok(()), fs::sync_dir)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use net::Peer;
 use protocol::body::{MessageModel, SubscriptionData, SubscriptionGroupConfig, TopicConfig};
 use protocol::header::{PullFlags, PullMessage, PullMessageAnswer};
 use protocol::{Frame, Header as _, Refusal, ResponseCode, properties};
-use store::{Read, ReadLimits, ReadStatus, Wait};
+use store::{Range, Read, ReadLimits, ReadStatus, Wait};
 
 use super::Answer;
 use crate::Broker;
@@ -75,10 +75,10 @@ fn pull_of_group(
     let properties = &broker.config.properties;
     let hold = if !flags.suspend() {
         Duration::ZERO
-    } else if properties.long_polling_enable {
+    } else if properties.long_polling_enable.on() {
         Duration::from_millis(header.suspend_ms.max(0) as u64).min(HOLD_MAX)
     } else {
-        Duration::from_millis(properties.short_polling_time_mills)
+        Duration::from_millis(properties.short_polling_time_mills.value())
     };
     let deadline = tokio::time::Instant::now() + hold;
     let request = request.clone();
@@ -98,6 +98,23 @@ fn pull_of_group(
 /// off the async threads.
 pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
     let received = Instant::now();
+    let header = &held.header;
+    let sent_to = broker
+        .coordination()
+        .resets
+        .take(&header.topic, &header.group, header.queue);
+    if let Some(next) = sent_to {
+        let Range { min, max } = broker.range(&header.topic, header.queue);
+        let read = Read {
+            status: ReadStatus::Empty,
+            next,
+            min,
+            max,
+            records: Vec::new(),
+        };
+        let code = ResponseCode::PullOffsetMoved;
+        return answer(broker, &held, &read, code, "OFFSET_RESET", received);
+    }
     match read(broker, &held, Wait::Never) {
         Ok(Read {
             status: ReadStatus::WouldBlock,
@@ -301,7 +318,7 @@ fn filter(
 }
 
 /// As a Java broker without `enablePropertyFilter` answers.
-fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
     match expression_type {
         None | Some("" | "TAG") => Ok(()),
         Some(other) => Err(Refusal::new(

@@ -18,35 +18,38 @@ const OFFSETS: &str = "consumerOffset.json";
 const DELAYS: &str = "delayOffset.json";
 
 impl Tables {
+    pub fn group_table(&self) -> SubscriptionGroupTable {
+        let groups = self.groups.iter();
+        SubscriptionGroupTable {
+            data_version: self.version,
+            subscription_group_table: groups
+                .map(|(name, group)| (name.clone(), (**group).clone()))
+                .collect(),
+        }
+    }
+
+    pub fn offset_table(&self) -> ConsumerOffsetTable {
+        let offsets = self.offsets.iter();
+        ConsumerOffsetTable {
+            data_version: self.version,
+            offset_table: offsets
+                .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()))
+                .collect(),
+        }
+    }
+
     /// The JSON files of a Java broker's `config` directory that hold these tables.
     pub fn java_files(&self) -> Vec<(String, String)> {
-        let data_version = self.version;
-        let groups = self
-            .groups
-            .iter()
-            .map(|(name, group)| (name.clone(), (**group).clone()));
-        let groups = SubscriptionGroupTable {
-            data_version,
-            subscription_group_table: groups.collect(),
-        };
-        let offsets = self
-            .offsets
-            .iter()
-            .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
-        let offsets = ConsumerOffsetTable {
-            data_version,
-            offset_table: offsets.collect(),
-        };
         let delivered = self.delivered.all().into_iter();
         let levels = delivered.map(|(queue, next)| (i64::from(queue) + 1, next));
         let delays = DelayOffsetTable {
-            data_version,
+            data_version: self.version,
             offset_table: levels.collect(),
         };
         [
             (TOPICS, to_fastjson(&self.registered_topics())),
-            (GROUPS, to_fastjson(&groups)),
-            (OFFSETS, to_fastjson(&offsets)),
+            (GROUPS, to_fastjson(&self.group_table())),
+            (OFFSETS, to_fastjson(&self.offset_table())),
             (DELAYS, to_fastjson(&delays)),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))

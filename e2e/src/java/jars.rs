@@ -47,6 +47,7 @@ impl ClassPath {
                 "Reading",
                 "Constants",
                 "Capture",
+                "Admin",
             ],
             Self::Client5 | Self::Client4 => {
                 &["Driver", "Record", "Producing", "Consuming", "Reading"]

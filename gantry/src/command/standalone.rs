@@ -17,7 +17,8 @@ use protocol::{Frame, RequestCode};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CALL_MAX, unix_ms};
+use super::unix_ms;
+use crate::admin::CALL_MAX;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -10,6 +10,10 @@ use super::unix_ms;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Say whose store a directory is and what it holds.
+    Inspect(super::inspect::Arguments),
+    /// Read every message of every queue and check it; fails when one is damaged.
+    Verify(super::inspect::Arguments),
     /// Write what a Java broker needs to open the directory: consume queues, checkpoint, JSON.
     ExportJava {
         /// The broker's data directory.
@@ -18,7 +22,11 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
-    let Command::ExportJava { dir } = command;
+    let dir = match command {
+        Command::Inspect(arguments) => return super::inspect::inspect(&arguments),
+        Command::Verify(arguments) => return super::inspect::verify(&arguments),
+        Command::ExportJava { dir } => dir,
+    };
     let identity = Identity::load(&dir)?
         .with_context(|| format!("{} holds no Gantry store", dir.display()))?;
     // The tables are in the log: open it, which also recovers it, and leave it clean.

@@ -8,6 +8,7 @@ mod retention;
 mod formats;
 mod java;
 mod model;
+mod faults;
 
 use std::path::Path;
 use std::sync::Arc;

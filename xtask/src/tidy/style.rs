@@ -29,13 +29,21 @@ const UNSAFE_HOME: &str = "store/src/fs.rs";
 const DATA: [&str; 4] = ["/testdata/", ".snap", "Cargo.lock", "go.sum"];
 
 /// Test files that may wait for real time, each with its reason.
-const SLEEPERS: [(&str, &str); 3] = [
+const SLEEPERS: [(&str, &str); 5] = [
     (
         "e2e/src/runner.rs",
         "polls other processes until a condition holds or a deadline passes",
     ),
     (
         "e2e/src/host/crash.rs",
+        "offsets are promised after a tick, so a tick must pass",
+    ),
+    (
+        "e2e/src/host/kills.rs",
+        "a checkpoint is due at a time, and a start is measured in steps of 5 ms",
+    ),
+    (
+        "e2e/src/host/disk_full.rs",
         "offsets are promised after a tick, so a tick must pass",
     ),
     (
