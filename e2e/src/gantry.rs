@@ -96,7 +96,7 @@ pub fn yaml(plan: &BrokerPlan) -> anyhow::Result<String> {
     writeln!(text, "  remoting: {}", local(plan.port))?;
     writeln!(text, "  http: {}", plan.http())?;
     text.push_str(&plan.extra_listen);
-    writeln!(text, "advertise: {}", local(plan.port))?;
+    writeln!(text, "advertise: {}", plan.advertise())?;
     writeln!(text, "storeHost: {}", local(plan.port))?;
     let scheme = if plan.name_servers_tls { "tls://" } else { "" };
     let name_servers: Vec<String> = plan

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub struct BrokerPlan {
     pub name_servers_tls: bool,
     /// Java asks the name server by data version before it registers again.
     pub ask_before_register: bool,
+    /// The address that the route names; a witness may stand there.
+    pub advertised: Ipv4Addr,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
     /// More of them under `listen`.
@@ -88,6 +90,10 @@ impl BrokerPlan {
 
     pub fn remoting(&self) -> SocketAddr {
         local(self.port)
+    }
+
+    pub fn advertise(&self) -> SocketAddr {
+        SocketAddr::from((self.advertised, self.port))
     }
 }
 
@@ -231,6 +237,7 @@ impl Lab {
             flush_sync: false,
             name_servers_tls: false,
             ask_before_register: false,
+            advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
             extra_listen: String::new(),
         })
@@ -244,7 +251,7 @@ impl Lab {
                     name: plan.name.clone(),
                     name_servers: plan.name_servers.iter().map(ToString::to_string).collect(),
                     port: plan.port,
-                    advertised: std::net::Ipv4Addr::LOCALHOST,
+                    advertised: plan.advertised,
                     dir: plan.dir.clone(),
                     segment_bytes: plan.segment_bytes,
                     encoding: Encoding::Json,
@@ -283,7 +290,7 @@ async fn registered(name_server: SocketAddr, plan: &BrokerPlan) -> anyhow::Resul
     until("the broker is in the route", limit, async || {
         let route = route(name_server, AUTO_CREATE_TOPIC).await?;
         let route = route.context("no route for automatic creation")?;
-        let address = plan.remoting().to_string();
+        let address = plan.advertise().to_string();
         ensure!(
             route.contains(&plan.name) && route.contains(&address),
             "{address} is not in {route}"
