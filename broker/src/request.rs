@@ -3,6 +3,7 @@
 //! A handler returns the answer, or [`Later`] when it answers through the peer itself.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unnecessary_wraps)] // every handler has one type
 
 pub mod pull;
 mod admin;

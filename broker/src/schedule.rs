@@ -282,7 +282,7 @@ fn due(store: &Store, levels: &Levels, level: Level, now_ms: i64) -> Result<Due,
             match delivered(&record, stored) {
                 Some(message) => due.messages.push(message),
                 None => {
-                    tracing::error!(queue, offset = due.next, "a delayed message names no topic")
+                    tracing::error!(queue, offset = due.next, "a delayed message names no topic");
                 }
             }
             due.next += 1;

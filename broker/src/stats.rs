@@ -221,7 +221,8 @@ impl Stats {
         let [yesterday, today] = &self.mornings;
         let average = totals.put_bytes as f64 / totals.put.max(1) as f64;
         let spread = PUT_MS.iter().zip(&self.put_ms);
-        let spread: String = spread.map(|((_, w), n)| format!("[{w}]:{n} ")).collect();
+        let spread = spread.map(|((_, w), n)| format!("[{w}]:{n} "));
+        let spread = spread.collect::<Vec<_>>().concat();
         let found = |t: &Totals| t.found;
         let missed = |t: &Totals| t.missed;
         vec![

@@ -173,8 +173,7 @@ impl Inner {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
                 Ok(entries) if !entries.is_empty() => entries,
-                Ok(_) => return gone(queue, found),
-                Err(ReadError::Gone { .. }) => return gone(queue, found),
+                Ok(_) | Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                 Err(error) => return stopped(found, error),
             };
             for entry in entries {
@@ -186,7 +185,7 @@ impl Inner {
                     }
                     match self.record(queue, found.next, entry, wait) {
                         Ok(record) => found.records.push(record),
-                        Err(ReadError::Gone { .. }) => return gone(queue, found),
+                        Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                         Err(error) => return stopped(found, error),
                     }
                     bytes += entry.size as usize;
@@ -331,7 +330,7 @@ fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
 }
 
 /// The answer where retention was faster than the reader.
-fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
+fn gone(queue: &Queue, mut found: Read) -> Read {
     let range = queue.range();
     (found.min, found.max) = (range.min, range.max);
     if !found.records.is_empty() {
@@ -340,7 +339,7 @@ fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
         found.status = ReadStatus::Gone;
         found.next = range.min;
     }
-    Ok(found)
+    found
 }
 
 /// What was read before an error is an answer; without any, waiting is one too.

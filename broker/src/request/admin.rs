@@ -137,7 +137,8 @@ pub(super) fn config(broker: &Arc<Broker>, request: &Frame) -> Answer {
         ),
         ("namesrvAddr", config.name_servers.join(";")),
     ]);
-    let text: String = lines.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
+    let text = lines.iter().map(|(k, v)| format!("{k}={v}\n"));
+    let text = text.collect::<Vec<_>>().concat();
     let version = String::from_utf8_lossy(&to_json(&DataVersion::default())).into_owned();
     let answer = request.answer(ResponseCode::Success);
     let answer = answer.with_header(&ConfigVersion { version });

@@ -208,9 +208,10 @@ impl Send {
                 self.append_batch(broker, &topic, queue)
             }
             Ok((queue, topic)) => self.append_one(broker, &topic, queue),
-            Err(refusal) => Err((self, refusal)),
+            Err(refusal) => Err(Box::new((self, refusal))),
         };
-        if let Err((send, refusal)) = appending {
+        if let Err(unsent) = appending {
+            let (send, refusal) = *unsent;
             send.refuse(broker, &refusal);
         }
     }
@@ -220,10 +221,10 @@ impl Send {
         broker: &Arc<Broker>,
         topic: &TopicConfig,
         queue: i32,
-    ) -> Result<(), (Self, Refusal)> {
+    ) -> Result<(), Box<(Self, Refusal)>> {
         let message = match self.message(broker, topic, queue) {
             Ok(message) => message,
-            Err(refusal) => return Err((self, refusal)),
+            Err(refusal) => return Err(Box::new((self, refusal))),
         };
         let topic = Arc::clone(&message.topic);
         let unique = properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
@@ -241,10 +242,10 @@ impl Send {
         broker: &Arc<Broker>,
         topic: &TopicConfig,
         queue: i32,
-    ) -> Result<(), (Self, Refusal)> {
+    ) -> Result<(), Box<(Self, Refusal)>> {
         let messages = match self.messages(topic, queue) {
             Ok(messages) => messages,
-            Err(refusal) => return Err((self, refusal)),
+            Err(refusal) => return Err(Box::new((self, refusal))),
         };
         let topic: Arc<str> = self.header.topic.as_str().into();
         let sent = self.header.properties.as_deref().unwrap_or_default();
