@@ -512,7 +512,7 @@ fn time_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
             Ok(Some(Duration::from_secs(seconds)))
         }
         _ => Err(D::Error::custom(format!(
-            "{text:?} is no time such as 90s, 15m, 72h or 3d"
+            "retention: {text:?} is no time such as 90s, 15m, 72h or 3d"
         ))),
     }
 }

@@ -60,6 +60,10 @@ mod tests {
             tick = next(record_bytes, record_bytes, tick);
         }
         let rate = written / now.as_secs();
-        assert!(rate <= BYTES_A_SECOND_MIN, "{rate} bytes a second");
+        // The first tick was a short one.
+        assert!(
+            rate <= BYTES_A_SECOND_MIN * 101 / 100,
+            "{rate} bytes a second"
+        );
     }
 }

@@ -112,7 +112,7 @@ mod tests {
         let checks = std::fs::read_to_string(dir.join(CHECKS)).expect("read");
         assert_eq!(
             checks,
-            r#"{"a.json":["4bf91c37-8","d5ed34e3-6"],"b.json":["06a7d1f2-8"]}"#
+            r#"{"a.json":["14aaae49-8","afdb1ae0-6"],"b.json":["9a25a9aa-8"]}"#
         );
         write(dir, &files("2")).expect("written");
         put("b.json", "b.json 1");
