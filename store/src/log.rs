@@ -176,7 +176,8 @@ impl Writer {
             }
             piece.segment.file.sync_data()?;
         }
-        for (queue, _) in batch.placed.iter().filter_map(|p| p.queue.as_ref()) {
+        let placed = batch.placed.iter();
+        for (queue, _) in placed.flat_map(|placed| placed.queue.iter().chain(&placed.targets)) {
             queue.take_back();
         }
         self.end = end;
