@@ -88,10 +88,8 @@ impl Metrics {
         let gauge = |name, help| register(&registry, IntGauge::with_opts(opts(name, help)));
         let storage = |name, help| {
             let opts = opts(name, help).const_label("storage_type", "local");
-            register(
-                &registry,
-                IntGauge::with_opts(opts.const_label("storage_medium", "disk")),
-            )
+            let opts = opts.const_label("storage_medium", "disk");
+            register(&registry, IntGauge::with_opts(opts))
         };
         let topic = ["topic", "message_type", "is_system"];
         let group = ["topic", "consumer_group", "is_system", "is_retry"];

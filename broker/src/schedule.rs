@@ -548,7 +548,8 @@ mod tests {
             let moved = levels.redirect(sent).expect("moved");
             positions.push(store.append_wait(moved).expect("stored").position);
         }
-        let rows: [(i32, i64, usize, i64, &[&str], i64, Look); 6] = [
+        type Row = (i32, i64, usize, i64, &'static [&'static str], i64, Look);
+        let rows: [Row; 6] = [
             (0, 0, 9, 999, &[], 0, Look::AtMs(START_MS + 1_000)),
             (0, 0, 9, 1_000, &["T0", "T2", "T3"], 3, Look::WhenOneArrives),
             (0, 0, 2, 1_000, &["T0", "T2"], 2, Look::Now),

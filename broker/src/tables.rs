@@ -449,6 +449,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn changes_are_frozen_bytes_and_come_back() {
         let topic = TopicConfig {
             topic_name: "T".into(),

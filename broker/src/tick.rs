@@ -54,7 +54,7 @@ mod tests {
         // Each tick every group has moved on; the record's size does not depend on the tick.
         let (mut now, mut written, mut tick) = (Duration::ZERO, 0, TICK_MIN);
         let record_bytes = 250_000;
-        while now < Duration::from_secs(600) {
+        while now < Duration::from_mins(10) {
             now += tick;
             written += record_bytes;
             tick = next(record_bytes, record_bytes, tick);

@@ -28,11 +28,9 @@ pub(crate) fn object(format: Format, object: &Value) -> anyhow::Result<()> {
         Format::Table => {
             let members = object.as_object().context("invariant: an object")?;
             let width = members.keys().map(String::len).max().unwrap_or(0);
-            let mut text = String::new();
-            for (key, value) in members {
-                text += &format!("{key:<width$}  {}\n", word(value));
-            }
-            text
+            let lines = members.iter();
+            let lines = lines.map(|(key, value)| format!("{key:<width$}  {}\n", word(value)));
+            lines.collect::<Vec<_>>().concat()
         }
         Format::Json => serde_json::to_string_pretty(object)? + "\n",
         Format::Yaml => serde_yaml::to_string(object)?,
@@ -81,11 +79,13 @@ fn table(columns: &[&str], rows: &[Value]) -> String {
             });
             let gap = if index == 0 { "" } else { "  " };
             written += gap;
-            written += &if number {
-                format!("{cell:>width$}")
+            let padding = " ".repeat(width - cell.chars().count());
+            let (before, after) = if number {
+                (&*padding, "")
             } else {
-                format!("{cell:<width$}")
+                ("", &*padding)
             };
+            written.extend([before, cell, after]);
         }
         text += written.trim_end();
         text.push('\n');

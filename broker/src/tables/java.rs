@@ -159,6 +159,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn h14_what_another_broker_wrote_becomes_changes() {
         let topic = |name: &str, perm| {
             Change::Topic(TopicConfig {

@@ -188,7 +188,7 @@ async fn send(plan: &BrokerPlan) -> anyhow::Result<Answer> {
         ("k", "false"),
         ("m", "false"),
     ];
-    call(plan, SEND_MESSAGE_V2, &fields, &[b'x'; BODY_BYTES]).await
+    call(plan, SEND_MESSAGE_V2, &fields, &vec![b'x'; BODY_BYTES]).await
 }
 
 async fn call(

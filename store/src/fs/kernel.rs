@@ -124,10 +124,7 @@ impl File {
     }
 
     /// What a mapping is made of.
-    #[cfg_attr(
-        not(test),
-        expect(clippy::unnecessary_wraps, reason = "`faulty` has none")
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "`faulty` may have none")]
     pub(crate) fn to_map(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }

@@ -243,6 +243,7 @@ fn is_log(path: &Path) -> bool {
 
 /// One closed store of several files, and in the first of them a record whose bits will flip.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of flips")]
 fn fault_2_bit_flip() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
@@ -263,7 +264,7 @@ fn fault_2_bit_flip() {
     for at in (0..90).chain((90..place.bytes).step_by(11)) {
         let copy = copy_of(dir.path());
         edit(copy.path(), FIRST_SEGMENT, |bytes| {
-            bytes[(place.position + u64::from(at)) as usize] ^= 0x10
+            bytes[(place.position + u64::from(at)) as usize] ^= 0x10;
         });
         let store = try_open(copy.path(), small()).expect("open");
         let read = |from| store.read("T", 0, from, &ALL, &mut |_| true, Wait::ForDisk);
@@ -320,8 +321,10 @@ fn fault_2_bit_flip() {
 
 /// What has no room, and whether state records find some.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of what has no room")]
 fn fault_3_disk_full() {
-    let rows: [(&str, fn(&Disk), bool); 4] = [
+    type Row = (&'static str, fn(&Disk), bool);
+    let rows: [Row; 4] = [
         (
             "no room for a log file",
             |disk| disk.set_capacity(Some(disk.used())),
@@ -348,7 +351,7 @@ fn fault_3_disk_full() {
                 disk.judge(|call, path| match call {
                     Call::Write if !is_log(path) => Verdict::Fail(ENOSPC),
                     _ => Verdict::Pass,
-                })
+                });
             },
             true,
         ),
@@ -358,7 +361,7 @@ fn fault_3_disk_full() {
                 disk.judge(|call, _| match call {
                     Call::Create => Verdict::Fail(ENOSPC),
                     _ => Verdict::Pass,
-                })
+                });
             },
             true,
         ),
