@@ -639,7 +639,7 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
             (
                 "broker: b",
                 "broker: a/b",
-                "broker: The specified topic contains illegal",
+                "broker: The specified topic: a/b, contains illegal",
             ),
             (
                 "10.0.0.1:10911",

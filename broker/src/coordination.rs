@@ -13,7 +13,10 @@ use protocol::body::MessageQueue;
 #[derive(Debug, Default)]
 pub struct Coordination {
     pub locks: Locks,
-    pub resets: Resets,
+    /// Where groups were sent, until their next pull of the queue has been told so.
+    pub resets: QueueOffsets,
+    /// What members have been given: it may not be consumed yet.
+    pub pulled: QueueOffsets,
 }
 
 /// A lock that is not renewed for so long is free (`lockMaxLiveTime`).
@@ -95,15 +98,20 @@ impl Locks {
     }
 }
 
-/// Where groups were sent, until their next pull of the queue has been told so.
+/// Offsets of groups, by topic and queue.
 #[derive(Debug, Default)]
-pub struct Resets {
+pub struct QueueOffsets {
     /// Topic to group to queue to offset.
     topics: HashMap<String, HashMap<String, BTreeMap<i32, i64>>>,
 }
 
-impl Resets {
+impl QueueOffsets {
     pub fn set(&mut self, topic: &str, group: &str, queues: impl IntoIterator<Item = (i32, i64)>) {
+        let known = self.topics.get_mut(topic).and_then(|g| g.get_mut(group));
+        if let Some(known) = known {
+            known.extend(queues);
+            return;
+        }
         let groups = self.topics.entry(topic.to_owned()).or_default();
         groups.entry(group.to_owned()).or_default().extend(queues);
     }
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_reset_is_told_once() {
-        let mut resets = Resets::default();
+        let mut resets = QueueOffsets::default();
         resets.set("T", "g", [(0, 5), (1, 7)]);
         assert_eq!(resets.get("T", "g", 0), Some(5));
         assert_eq!(resets.take("T", "g", 0), Some(5));

@@ -46,7 +46,10 @@ fn set(
 pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = DeleteGroup::read(&request.fields)?;
     tracing::info!(group = header.group, peer = %peer.address, "consumer group deleted");
-    broker.coordination().resets.forget_group(&header.group);
+    let mut coordination = broker.coordination();
+    coordination.resets.forget_group(&header.group);
+    coordination.pulled.forget_group(&header.group);
+    drop(coordination);
     let change = Change::GroupDeleted {
         group: header.group,
         clean_offsets: header.clean_offset,

@@ -337,11 +337,12 @@ impl Broker {
             } else {
                 0
             };
+            let pulled = self.coordination().pulled.get(name, group, queue);
             let offset = OffsetWrapper {
                 broker_offset: self.range(name, queue).max,
                 consumer_offset: consumed,
                 last_timestamp: last.max(0),
-                pull_offset: consumed,
+                pull_offset: pulled.unwrap_or(consumed),
             };
             stats.offset_table.insert(self.queue(name, queue), offset);
         }

@@ -203,6 +203,10 @@ fn answer(
             group_sys_flag: Some(0),
         });
     let header = &held.header;
+    let next = [(header.queue, read.next)];
+    let mut coordination = broker.coordination();
+    coordination.pulled.set(&header.topic, &header.group, next);
+    drop(coordination);
     let bytes = read.records.iter().map(bytes::Bytes::len).sum();
     broker
         .metrics

@@ -191,7 +191,10 @@ pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     let header = TopicOf::read(&request.fields)?;
     check(broker, &header.topic)?;
     tracing::info!(topic = header.topic, peer = %peer.address, "topic deleted");
-    broker.coordination().resets.forget_topic(&header.topic);
+    let mut coordination = broker.coordination();
+    coordination.resets.forget_topic(&header.topic);
+    coordination.pulled.forget_topic(&header.topic);
+    drop(coordination);
     let change = Change::TopicDeleted(header.topic);
     broker.change_and_answer(vec![change], request, peer);
     Ok(None)
