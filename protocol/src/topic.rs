@@ -50,7 +50,8 @@ pub enum NameError {
     #[error("The specified {0} is blank.")]
     Blank(&'static str),
     #[error(
-        "The specified {what}: {name}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
+        "The specified {what}: {name}, contains illegal characters, \
+         allowing only ^[%|a-zA-Z0-9_-]+$"
     )]
     Illegal { what: &'static str, name: String },
     #[error("The specified {what}: {name}, is longer than {what} max length: {max}")]

@@ -63,7 +63,8 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         (Err(refusal), _) => send.refuse(broker, &refusal),
         (Ok(()), None) => send.append(broker),
         (Ok(()), Some(topic)) => {
-            tracing::info!(topic = topic.topic_name, peer = %send.peer.address, "created by a send");
+            let peer = send.peer.address;
+            tracing::info!(topic = topic.topic_name, %peer, "created by a send");
             let default = send.header.default_topic.clone();
             create::everywhere(broker, topic, default, |broker| send.append(broker));
         }
