@@ -115,6 +115,52 @@ pub(crate) fn zero_range(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+pub(crate) fn create_dir_all(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)
+}
+
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+/// What lies in a directory, with lengths, in no order.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let item = |item: io::Result<std::fs::DirEntry>| {
+        let item = item?;
+        Ok((item.path(), item.metadata()?.len()))
+    };
+    std::fs::read_dir(dir)?.map(item).collect()
+}
+
+/// The same, but nothing where there is no directory.
+pub(crate) fn list_if_exists(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    match list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        items => items,
+    }
+}
+
+/// Removes a directory and all in it, or a file, if it is there.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

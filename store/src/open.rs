@@ -81,6 +81,7 @@ impl Store {
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
         std::fs::create_dir_all(dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        crate::adopt::check_whole(dir)?;
         let identity = identify(dir, &options)?;
         crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
