@@ -89,6 +89,25 @@ impl Index {
         }
     }
 
+    pub(crate) fn of_topic(&self, topic: &str) -> Vec<Arc<Queue>> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let queues = topics.get(topic).map(|queues| queues.values().cloned());
+        queues.into_iter().flatten().collect()
+    }
+
+    /// Drops queues without entries whose topic is not known.
+    pub(crate) fn forget(&self, known: &dyn Fn(&str) -> bool) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.retain(|topic, queues| {
+            if known(topic) {
+                return true;
+            }
+            // One that somebody holds may be about to get an entry.
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.read().is_empty());
+            !queues.is_empty()
+        });
+    }
+
     /// Every queue, in order of topic and number.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
@@ -214,6 +233,20 @@ impl Queue {
         }
     }
 
+    /// Shows nothing below `min` any more.
+    pub(crate) fn raise_min(&self, min: i64) {
+        let mut places = self.write();
+        places.hidden = places.hidden.max(min.min(places.max()));
+    }
+
+    /// Forgets the entries of the log below `position`, a file's end.
+    pub(crate) fn drop_below(&self, position: u64) {
+        let keeps = |span: &Span| span.run.stretch.end > position;
+        if !self.read().spans.iter().all(keeps) {
+            self.write().spans.retain(keeps);
+        }
+    }
+
     /// The queue's offsets for a base at `position`. Newer entries that are no longer recent are
     /// on disk, so that counting them in promises nothing that could be lost.
     pub(crate) fn base_at(&self, position: u64) -> BaseQueue {
@@ -247,7 +280,7 @@ impl Queue {
             let expected = places.max();
             return Err(format!("queue offset {offset} where {expected} comes next"));
         }
-        if places.recent.is_empty() && places.spans.is_empty() {
+        if places.is_empty() {
             places.recent_first = offset;
         }
         places.recent.push_back(recent);
@@ -313,6 +346,25 @@ impl Queue {
         }
     }
 
+    /// The stretch of offsets in which the first record at or above `position` lies.
+    pub(crate) fn stretch_of_position(&self, position: u64) -> Range {
+        let places = self.read();
+        let at = places
+            .spans
+            .partition_point(|span| span.run.stretch.end <= position);
+        if let Some(span) = places.spans.get(at) {
+            return Range {
+                min: span.first,
+                max: span.first + i64::from(span.count),
+            };
+        }
+        let found = places.recent_first + places.recent_below(position) as i64;
+        Range {
+            min: found,
+            max: found,
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Places> {
         self.places.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,6 +388,10 @@ impl Places {
             .map_or(self.recent_first, |span| span.first)
     }
 
+    fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.recent.is_empty()
+    }
+
     fn max(&self) -> i64 {
         self.recent_first + self.recent.len() as i64
     }
@@ -347,7 +403,7 @@ impl Places {
     }
 
     fn fits(&self, offset: i64) -> bool {
-        offset == self.max() || self.spans.is_empty() && self.recent.is_empty()
+        offset == self.max() || self.is_empty()
     }
 
     fn span_of(&self, offset: i64) -> Option<(Span, u64)> {

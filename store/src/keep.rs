@@ -216,6 +216,7 @@ impl Inner {
 
     /// One file for the sealed segment `[start, end)` in place of its runs.
     fn merge(&self, start: u64, end: u64) -> Result<(), ReadError> {
+        let _shaping = self.shaping.lock().unwrap_or_else(PoisonError::into_inner);
         let inside = |run: &Arc<Run>| run.stretch.start >= start && run.stretch.end <= end;
         let old: Vec<_> = self
             .runs()

@@ -10,6 +10,7 @@
 //! * `index`, `run`: which record is message n of a queue, in memory and on disk;
 //! * `keep`: the threads that sync, write runs and make files ahead of time;
 //! * `read`: messages by queue offset, time and position;
+//! * `trim`: the log's start, which retention moves;
 //! * `recover`, `scan`: the log's end after a crash;
 //! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
@@ -29,6 +30,7 @@ mod index;
 mod run;
 mod keep;
 mod read;
+mod trim;
 mod recover;
 mod scan;
 pub mod base;
@@ -57,6 +59,7 @@ pub use crate::log::Arrived;
 pub use crate::open::Store;
 pub use crate::queue::Done;
 pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
+pub use crate::trim::Sealed;
 
 /// When an appended message counts as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +170,9 @@ pub struct Status {
 pub enum AppendError {
     #[error("too many messages wait for the disk")]
     Busy,
-    #[error("{used_percent} % of the disk is used")]
-    DiskFull { used_percent: u8 },
+    /// `held` goes on with the sentence: why nothing is deleted.
+    #[error("{used_percent} % of the disk is used{held}")]
+    DiskFull { used_percent: u8, held: Arc<str> },
     #[error("a write to the disk has failed; nothing is stored any more")]
     Failed,
     #[error("the store is closed")]
@@ -221,13 +225,15 @@ pub enum ReadError {
     Corrupt { position: u64 },
     #[error("the index is damaged")]
     IndexDamaged,
+    #[error("the record at {position} is deleted")]
+    Gone { position: u64 },
 }
 
 impl From<ReadError> for OpenError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Io(error) => Self::Io(error),
-            ReadError::Corrupt { position } => Self::Corrupt {
+            ReadError::Corrupt { position } | ReadError::Gone { position } => Self::Corrupt {
                 position,
                 reason: "the record is damaged".into(),
             },

@@ -7,8 +7,8 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -162,7 +162,7 @@ impl Writer {
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
         let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
-        Some(AppendError::DiskFull { used_percent })
+        Some(self.disk_full(used_percent))
     }
 
     /// Makes the batch's last piece one that takes `size` more bytes at the log's end.
@@ -203,11 +203,17 @@ impl Writer {
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ) {
-            return AppendError::DiskFull { used_percent: 100 };
+            return self.disk_full(100);
         }
         tracing::error!(%error, "a log file could not be made; nothing is appended any more");
         self.inner.progress.failed.store(true, Ordering::Release);
         AppendError::Failed
+    }
+
+    fn disk_full(&self, used_percent: u8) -> AppendError {
+        let held = self.inner.full_because.lock();
+        let held = Arc::clone(&held.unwrap_or_else(PoisonError::into_inner));
+        AppendError::DiskFull { used_percent, held }
     }
 
     /// Makes a written batch readable and answers its senders.

@@ -59,6 +59,10 @@ pub(crate) struct Inner {
     pub(crate) checkpoint: Mutex<Checkpoint>,
     /// Position of the base that was written last.
     pub(crate) base: Mutex<u64>,
+    /// Held by who makes runs of runs or takes them away.
+    pub(crate) shaping: Mutex<()>,
+    /// Why a full disk stays full.
+    pub(crate) full_because: Mutex<Arc<str>>,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -129,6 +133,16 @@ impl Store {
             }),
         );
         receiver.recv().unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// What the refusals of a full disk say behind its use, until this is called again.
+    pub fn explain_full(&self, because: &str) {
+        let mut held = self
+            .inner
+            .full_because
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = because.into();
     }
 
     pub fn identity(&self) -> &Identity {
@@ -218,6 +232,8 @@ impl Inner {
             progress,
             checkpoint: Mutex::new(checkpoint),
             base: Mutex::new(base_position),
+            shaping: Mutex::default(),
+            full_because: Mutex::new(Arc::from("")),
             lock: Mutex::new(Some(lock)),
         }
     }

@@ -41,6 +41,8 @@ pub enum ReadStatus {
     TooSmall,
     OverflowOne,
     OverflowBadly,
+    /// The message was deleted while it was looked for; go on from `next`.
+    Gone,
     /// The disk is needed; nothing was read.
     WouldBlock,
 }
@@ -169,7 +171,7 @@ impl Store {
             .record(position, size as u32, Wait::ForDisk, &|_| true)
         {
             Ok(record) => Ok(Some(record)),
-            Err(ReadError::Corrupt { .. }) => Ok(None),
+            Err(ReadError::Corrupt { .. } | ReadError::Gone { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -191,7 +193,8 @@ impl Inner {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
                 Ok(entries) if !entries.is_empty() => entries,
-                Ok(_) => break,
+                Ok(_) => return gone(queue, found),
+                Err(ReadError::Gone { .. }) => return gone(queue, found),
                 Err(error) => return stopped(found, error),
             };
             for entry in entries {
@@ -203,6 +206,7 @@ impl Inner {
                     }
                     match self.record(queue, found.next, entry, wait) {
                         Ok(record) => found.records.push(record),
+                        Err(ReadError::Gone { .. }) => return gone(queue, found),
                         Err(error) => return stopped(found, error),
                     }
                     bytes += entry.size as usize;
@@ -256,6 +260,10 @@ impl Inner {
                 if !again.is_empty() {
                     return Ok(again);
                 }
+                let position = run.stretch.start;
+                if position < self.segments.start() {
+                    return Err(ReadError::Gone { position });
+                }
                 tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
                 run.rebuild(&self.segments).map_err(|error| {
                     tracing::error!(%error, "the index run could not be rebuilt");
@@ -282,7 +290,7 @@ impl Inner {
                 _ => min = middle + 1,
             }
         }
-        Ok(min)
+        Ok(min.max(queue.range().min))
     }
 
     fn store_time(&self, queue: &Queue, offset: i64) -> Result<Option<i64>, ReadError> {
@@ -297,7 +305,10 @@ impl Inner {
         else {
             return Ok(None);
         };
-        let bytes = self.record(queue, offset, entry, Wait::ForDisk)?;
+        let bytes = match self.record(queue, offset, entry, Wait::ForDisk) {
+            Err(ReadError::Gone { .. }) => return Ok(None),
+            result => result?,
+        };
         let position = entry.position;
         let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
         Ok(Some(record.store_ms))
@@ -312,6 +323,19 @@ fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
         max: range.max,
         records: Vec::new(),
     }
+}
+
+/// The answer where retention was faster than the reader.
+fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
+    let range = queue.range();
+    (found.min, found.max) = (range.min, range.max);
+    if !found.records.is_empty() {
+        found.status = ReadStatus::Found;
+    } else if found.next < range.min {
+        found.status = ReadStatus::Gone;
+        found.next = range.min;
+    }
+    Ok(found)
 }
 
 /// What was read before an error is an answer; without any, waiting is one too.

@@ -133,6 +133,24 @@ impl Segments {
         fs::sync_dir(&self.dir.join("commitlog"))
     }
 
+    /// Deletes every file that ends at or below `position`, the oldest first, so that there is
+    /// never a gap.
+    pub(crate) fn delete_below(&self, position: u64) -> io::Result<()> {
+        while let Some(start) = self.first_below(position) {
+            fs::remove_if_exists(&path_of(&self.dir, start))?;
+            fs::sync_dir(&self.dir.join("commitlog"))?;
+            let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+            list.pop_front();
+        }
+        Ok(())
+    }
+
+    fn first_below(&self, position: u64) -> Option<u64> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let start = list.front()?.start;
+        (start + self.segment_bytes <= position).then_some(start)
+    }
+
     /// Returns when `[from, to)` is on disk.
     pub(crate) fn sync(&self, from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
@@ -154,7 +172,10 @@ impl Segments {
         expected: &dyn Fn(&Record<'_>) -> bool,
     ) -> Result<Bytes, ReadError> {
         let corrupt = || ReadError::Corrupt { position };
-        let segment = self.at(position).ok_or_else(corrupt)?;
+        let gone = || position < self.start();
+        let missing = || gone().then_some(ReadError::Gone { position });
+        let found = self.at(position);
+        let segment = found.ok_or_else(|| missing().unwrap_or_else(corrupt))?;
         let at = position - segment.start;
         if at + u64::from(size) > self.segment_bytes {
             return Err(corrupt());

@@ -285,7 +285,13 @@ fn refusals() {
         .append_wait(message("T", 0, b"x", None))
         .expect_err("full");
     assert!(
-        matches!(refused, AppendError::DiskFull { used_percent: 1.. }),
+        matches!(
+            refused,
+            AppendError::DiskFull {
+                used_percent: 1..,
+                ..
+            }
+        ),
         "{refused}"
     );
     store

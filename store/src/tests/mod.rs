@@ -3,6 +3,7 @@
 
 mod append;
 mod recovery;
+mod retention;
 mod formats;
 mod java;
 mod model;
