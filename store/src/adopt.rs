@@ -210,7 +210,12 @@ impl Survey {
         let left = self.segments.next_start(end) - end;
         if let Some(segment) = segment.filter(|_| left >= 8) {
             let mut bytes = [0; 8];
-            fs::read_exact_at(&segment.file, &mut bytes, end - segment.start, Wait::ForDisk)?;
+            fs::read_exact_at(
+                &segment.file,
+                &mut bytes,
+                end - segment.start,
+                Wait::ForDisk,
+            )?;
             let word = u64::from_be_bytes(bytes);
             let (size, magic) = ((word >> 32) as u32, word as u32);
             let large = matches!(magic, MAGIC_V1 | MAGIC_V2) && u64::from(size) <= left;
@@ -244,7 +249,9 @@ impl Survey {
         let Some(Head::Record(size)) = head(bytes) else {
             return Ok(false);
         };
-        let record = self.segments.record(at, size as u32, Wait::ForDisk, &|_| true);
+        let record = self
+            .segments
+            .record(at, size as u32, Wait::ForDisk, &|_| true);
         Ok(record.is_ok())
     }
 
@@ -279,7 +286,8 @@ impl Survey {
             for (id, queue) in queues {
                 let java = known.get(&(&*topic, id));
                 // Java has looked at all of its records, and keeps none: its topic was deleted.
-                let deleted = queue.last < dispatched && java.is_none_or(|java| java.last.is_none());
+                let deleted =
+                    queue.last < dispatched && java.is_none_or(|java| java.last.is_none());
                 let mut range = Range {
                     min: queue.first,
                     max: queue.next,

@@ -82,7 +82,11 @@ fn decode(fields: &mut envelope::Fields<'_>) -> Option<Adopted> {
     for _ in 0..fields.u32()? {
         let topic = fields.text()?.to_owned();
         let (queue, begin) = (fields.i32()?, fields.u64()?);
-        adopted.begins.entry(topic).or_default().insert(queue, begin);
+        adopted
+            .begins
+            .entry(topic)
+            .or_default()
+            .insert(queue, begin);
     }
     fields.0.is_empty().then_some(adopted)
 }

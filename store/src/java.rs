@@ -95,7 +95,12 @@ pub fn export(
         report.queues += usize::from(messages > 0);
         report.messages += messages;
     }
-    keys::write(&dir.join("index"), &inner.segments, log_end, keys::Size::JAVA)?;
+    keys::write(
+        &dir.join("index"),
+        &inner.segments,
+        log_end,
+        keys::Size::JAVA,
+    )?;
     fs::create_dir_all(&dir.join("config"))?;
     for (name, content) in configs {
         fs::write_atomic(&dir.join("config").join(name), content.as_bytes())?;

@@ -103,7 +103,11 @@ impl Files {
     }
 
     fn add(&mut self, record: &Record<'_>, key: &str) -> io::Result<()> {
-        if self.open.as_ref().is_some_and(|open| open.next >= self.size.entries) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.next >= self.size.entries)
+        {
             self.finish()?;
         }
         let open = match &mut self.open {
@@ -142,10 +146,14 @@ impl Open {
         let hash = hash_of(record.topic, key);
         let slot = hash as usize % self.slots.len();
         let seconds = (record.store_ms - self.begin.0) / 1000;
-        let before = self.slots.get_mut(slot).map(|slot| std::mem::replace(slot, self.next));
+        let before = self
+            .slots
+            .get_mut(slot)
+            .map(|slot| std::mem::replace(slot, self.next));
         self.out.write_all(&hash.to_be_bytes())?;
         self.out.write_all(&record.position.to_be_bytes())?;
-        self.out.write_all(&(seconds.clamp(0, i64::from(i32::MAX)) as i32).to_be_bytes())?;
+        self.out
+            .write_all(&(seconds.clamp(0, i64::from(i32::MAX)) as i32).to_be_bytes())?;
         self.out.write_all(&before.unwrap_or(0).to_be_bytes())?;
         self.next += 1;
         self.end = (record.store_ms, record.position);
@@ -153,7 +161,10 @@ impl Open {
     }
 
     fn finish(self) -> io::Result<()> {
-        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = self
+            .out
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         let used = self.slots.iter().filter(|slot| **slot != 0).count();
         let mut header = Vec::with_capacity(HEADER_BYTES as usize);
         header.extend_from_slice(&self.begin.0.to_be_bytes());

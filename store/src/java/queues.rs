@@ -100,7 +100,11 @@ fn write_before(
 ) -> Result<i64, ExportError> {
     if inner.segments.start() > 0 {
         let range = queue.range();
-        let unit = if range.min == range.max { EXPIRED } else { PLACEHOLDER };
+        let unit = if range.min == range.max {
+            EXPIRED
+        } else {
+            PLACEHOLDER
+        };
         for _ in 0..count {
             write_unit(out, unit)?;
         }
@@ -128,9 +132,13 @@ fn delivered(
         return Ok(entry);
     };
     let Entry { position, size, .. } = entry;
-    let bytes = inner.segments.record(position, size, Wait::ForDisk, &|_| true)?;
+    let bytes = inner
+        .segments
+        .record(position, size, Wait::ForDisk, &|_| true)?;
     let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
-    let level = record.property(properties::DELAY).and_then(|level| level.parse::<usize>().ok());
+    let level = record
+        .property(properties::DELAY)
+        .and_then(|level| level.parse::<usize>().ok());
     if let Some(level) = level.and_then(|level| level.checked_sub(1)) {
         entry.tags = record.store_ms + delays_ms.get(level).unwrap_or(last);
     }

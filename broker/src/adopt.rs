@@ -1,0 +1,345 @@
+//! The configuration of a Java broker as a broker's state, and what of it can't be taken over yet.
+//!
+//! Topics, groups and offsets come from `config/*.json`, from a file's `.bak` where the file
+//! itself is broken, as Java reads them. What Java keeps elsewhere, or in a form that this release
+//! has no use for, is refused by name: nothing is adopted in silence without it.
+
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use protocol::body::{
+    ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
+};
+use protocol::json::from_fastjson;
+use protocol::record::Record;
+use protocol::topic::{SCHEDULE_TOPIC, STATE_TOPIC};
+use serde::de::DeserializeOwned;
+use store::Range;
+
+use crate::request::state_body;
+use crate::tables::{Change, Offset, Tables};
+
+const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+const HALF_GROUP: &str = "CID_RMQ_SYS_TRANS";
+const WHEEL_TOPIC: &str = "rmq_sys_wheel_timer";
+const REVIVE_TOPIC_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
+const REVIVE_GROUP: &str = "CID_RMQ_SYS_REVIVE_GROUP";
+const DELIVER_MS: &str = "TIMER_OUT_MS";
+const MULTI_DISPATCH: &str = "INNER_MULTI_DISPATCH";
+/// How deep below the directory RocksDB is looked for.
+const ROCKSDB_DEPTH: usize = 4;
+const NO_ROCKSDB_IN: [&str; 4] = ["commitlog", "consumequeue_ext", "gantry", "java-derived"];
+
+/// One thing that this release can't take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    RocksDb(PathBuf),
+    Missing(&'static str),
+    Broken(&'static str, String),
+    StaticTopics(usize),
+    Compaction(String),
+    BatchTopic(String),
+    LiteTopics,
+    OrderedPops(usize),
+    Transactions(usize),
+    Timers(usize),
+    Pops(i64),
+    DelaysUnknown,
+}
+
+/// Why a directory is not adopted, all reasons at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Refused(pub Vec<Reason>);
+
+/// What was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub topics: usize,
+    pub groups: usize,
+    pub offsets: usize,
+    /// Offsets behind their queue's end, which were set to it.
+    pub lowered: usize,
+}
+
+/// A Java broker's configuration, and what its log says about work that is not done.
+#[derive(Debug)]
+pub struct Java {
+    topics: TopicConfigTable,
+    groups: SubscriptionGroupTable,
+    offsets: ConsumerOffsetTable,
+    delays: Option<DelayOffsetTable>,
+    reasons: Vec<Reason>,
+    /// Timers up to here have been delivered, Unix time in ms.
+    timers_done_ms: i64,
+    timers: usize,
+    /// Queue and offset of messages whose transaction is not known to have ended.
+    half: HashSet<(i32, i64)>,
+    ended: HashSet<(i32, i64)>,
+    lite: bool,
+}
+
+impl Java {
+    pub fn read(dir: &Path) -> Result<Self, Refused> {
+        let mut reasons = Vec::new();
+        find_rocksdb(dir, ROCKSDB_DEPTH, &mut reasons);
+        if !reasons.is_empty() {
+            return Err(Refused(reasons));
+        }
+        let config = dir.join("config");
+        let topics: Option<TopicConfigTable> = file(&config, "topics.json", &mut reasons);
+        if topics.is_none() && reasons.is_empty() {
+            reasons.push(Reason::Missing("topics.json"));
+        }
+        let groups = file(&config, "subscriptionGroup.json", &mut reasons);
+        let offsets = file(&config, "consumerOffset.json", &mut reasons);
+        let delays = file(&config, "delayOffset.json", &mut reasons);
+        let count = |name, key, reasons: &mut Vec<Reason>| {
+            let table: Option<BTreeMap<String, serde_json::Value>> = file(&config, name, reasons);
+            let entries = table.as_ref()?.get(key)?.as_object()?.len();
+            (entries > 0).then_some(entries)
+        };
+        let fixed = count("topicQueueMapping.json", "topicQueueMappingInfoMap", &mut reasons);
+        reasons.extend(fixed.map(Reason::StaticTopics));
+        let ordered = count("consumerOrderInfo.json", "table", &mut reasons);
+        reasons.extend(ordered.map(Reason::OrderedPops));
+        let lite = count("lmqConsumerOffset.json", "offsetTable", &mut reasons);
+        let topics = topics.unwrap_or_default();
+        for (name, topic) in &topics.topic_config_table {
+            let is = |key: &str, value: &str| {
+                let found = topic.attributes.get(key);
+                found.is_some_and(|found| found.eq_ignore_ascii_case(value))
+            };
+            if is("cleanup.policy", "COMPACTION") {
+                reasons.push(Reason::Compaction(name.clone()));
+            }
+            if is("queue.type", "BatchCQ") {
+                reasons.push(Reason::BatchTopic(name.clone()));
+            }
+        }
+        if !reasons.is_empty() {
+            return Err(Refused(reasons));
+        }
+        let checked = std::fs::read(config.join("timercheck")).unwrap_or_default();
+        Ok(Self {
+            topics,
+            groups: groups.unwrap_or_default(),
+            offsets: offsets.unwrap_or_default(),
+            delays,
+            reasons,
+            timers_done_ms: checked.first_chunk().map_or(0, |ms| i64::from_be_bytes(*ms)),
+            timers: 0,
+            half: HashSet::new(),
+            ended: HashSet::new(),
+            lite: lite.is_some(),
+        })
+    }
+
+    /// Looks at a record of the log, each in its turn.
+    pub fn see(&mut self, record: &Record<'_>) {
+        match record.topic {
+            HALF_TOPIC => {
+                self.half.insert((record.queue, record.queue_offset));
+            }
+            OP_TOPIC => {
+                let text = std::str::from_utf8(record.body).unwrap_or_default();
+                let offsets = text.split(',').filter_map(|offset| offset.trim().parse().ok());
+                self.ended.extend(offsets.map(|offset| (record.queue, offset)));
+            }
+            WHEEL_TOPIC => {
+                let due = record.property(DELIVER_MS).and_then(|ms| ms.parse().ok());
+                let pending = due.is_none_or(|ms: i64| ms > self.timers_done_ms);
+                self.timers += usize::from(pending);
+            }
+            _ => self.lite |= record.property(MULTI_DISPATCH).is_some(),
+        }
+    }
+
+    /// The body of the state record that rebuilds the tables; `range` knows every queue.
+    pub fn state(
+        mut self,
+        cluster: &str,
+        broker: &str,
+        queues: &[(String, i32, Range)],
+    ) -> Result<(Vec<u8>, Counts), Refused> {
+        let ranges: BTreeMap<(&str, i32), Range> = queues
+            .iter()
+            .map(|(topic, queue, range)| ((topic.as_str(), *queue), *range))
+            .collect();
+        self.refuse_unfinished(queues);
+        let delays = self.delay_offsets(&ranges);
+        if !self.reasons.is_empty() {
+            return Err(Refused(self.reasons));
+        }
+        let mut counts = Counts::default();
+        let mut changes = Vec::new();
+        let built_in = Tables::new(cluster, broker, 0, Some(1));
+        for (name, config) in self.topics.topic_config_table {
+            if name != STATE_TOPIC && built_in.topic(&name).is_none() {
+                counts.topics += 1;
+                changes.push(Change::Topic(config));
+            }
+        }
+        counts.groups = self.groups.subscription_group_table.len();
+        changes.extend(self.groups.subscription_group_table.into_values().map(Change::Group));
+        let mut offsets = Vec::new();
+        for (key, table) in self.offsets.offset_table {
+            let Some((topic, group)) = key.split_once('@') else {
+                continue;
+            };
+            for (queue, offset) in table {
+                let Ok(queue) = i32::try_from(queue) else {
+                    continue;
+                };
+                let max = ranges.get(&(topic, queue)).map_or(0, |range| range.max);
+                counts.lowered += usize::from(offset > max);
+                offsets.push(Offset {
+                    topic: topic.to_owned(),
+                    group: group.to_owned(),
+                    queue,
+                    offset: offset.min(max),
+                });
+            }
+        }
+        counts.offsets = offsets.len();
+        changes.push(Change::Offsets(offsets));
+        changes.push(Change::DelayOffsets(delays));
+        Ok((state_body(&changes), counts))
+    }
+
+    /// What Java has begun and not ended.
+    fn refuse_unfinished(&mut self, queues: &[(String, i32, Range)]) {
+        let reasons = &mut self.reasons;
+        let committed = |topic: &str, group: &str, queue: i32| {
+            let table = self.offsets.offset_table.get(&format!("{topic}@{group}"));
+            table.and_then(|table| table.get(&i64::from(queue)).copied()).unwrap_or(0)
+        };
+        let open = self.half.difference(&self.ended).filter(|(queue, offset)| {
+            *offset >= committed(HALF_TOPIC, HALF_GROUP, *queue)
+        });
+        let open = open.count();
+        reasons.extend((open > 0).then_some(Reason::Transactions(open)));
+        reasons.extend((self.timers > 0).then_some(Reason::Timers(self.timers)));
+        let revives = queues.iter().filter(|queue| queue.0.starts_with(REVIVE_TOPIC_PREFIX));
+        let pops: i64 = revives
+            .map(|(topic, queue, range)| {
+                range.max - committed(topic, REVIVE_GROUP, *queue).max(range.min)
+            })
+            .sum();
+        reasons.extend((pops > 0).then_some(Reason::Pops(pops)));
+        reasons.extend(self.lite.then_some(Reason::LiteTopics));
+    }
+
+    /// How far each queue of a delay level has been delivered.
+    fn delay_offsets(&mut self, ranges: &BTreeMap<(&str, i32), Range>) -> Vec<(i32, i64)> {
+        let mut offsets = Vec::new();
+        let delayed = ranges.iter().filter(|((topic, _), _)| *topic == SCHEDULE_TOPIC);
+        for ((_, queue), range) in delayed {
+            let Some(delays) = &self.delays else {
+                self.reasons.push(Reason::DelaysUnknown);
+                return offsets;
+            };
+            let level = i64::from(*queue) + 1;
+            let offset = delays.offset_table.get(&level).copied().unwrap_or(0);
+            offsets.push((*queue, offset.clamp(range.min, range.max)));
+        }
+        offsets
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentences: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&sentences.join("\n"))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RocksDb(path) => {
+                let path = path.display();
+                write!(f, "{path} is a RocksDB database, which this release can't adopt.")
+            }
+            Self::Missing(file) => write!(f, "config/{file} is missing, and its .bak too."),
+            Self::Broken(file, why) => {
+                write!(f, "config/{file} can't be read, nor its .bak: {why}.")
+            }
+            Self::StaticTopics(n) => {
+                write!(f, "{n} static topics are mapped to this broker; they can't be adopted yet.")
+            }
+            Self::Compaction(topic) => {
+                write!(f, "{topic} is a compaction topic; it can't be adopted yet.")
+            }
+            Self::BatchTopic(topic) => {
+                write!(f, "{topic} is a topic of batch queues; it can't be adopted yet.")
+            }
+            Self::LiteTopics => {
+                f.write_str("There are light message queues (LMQ); they can't be adopted yet.")
+            }
+            Self::OrderedPops(n) => write!(
+                f,
+                "{n} queues are popped in order (config/consumerOrderInfo.json); \
+                this can't be adopted yet."
+            ),
+            Self::Transactions(n) => write!(
+                f,
+                "{n} transactional messages are neither committed nor rolled back; \
+                they can't be adopted yet."
+            ),
+            Self::Timers(n) => {
+                write!(f, "{n} timed messages are not delivered yet; they can't be adopted yet.")
+            }
+            Self::Pops(n) => write!(
+                f,
+                "{n} records of popped messages are not settled yet; they can't be adopted yet."
+            ),
+            Self::DelaysUnknown => f.write_str(
+                "config/delayOffset.json is missing: nobody knows which delayed messages were \
+                delivered.",
+            ),
+        }
+    }
+}
+
+/// A JSON file, or the copy that Java keeps of the one before; `None` where there is neither.
+fn file<T: DeserializeOwned>(
+    config: &Path,
+    name: &'static str,
+    reasons: &mut Vec<Reason>,
+) -> Option<T> {
+    let mut broken = None;
+    for path in [config.join(name), config.join(format!("{name}.bak"))] {
+        match std::fs::read(&path) {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => match from_fastjson(&bytes) {
+                Ok(table) => return Some(table),
+                Err(error) => broken = broken.or(Some(error.to_string())),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => broken = broken.or(Some(error.to_string())),
+        }
+    }
+    reasons.extend(broken.map(|why| Reason::Broken(name, why)));
+    None
+}
+
+fn find_rocksdb(dir: &Path, depth: usize, reasons: &mut Vec<Reason>) {
+    let current = std::fs::read(dir.join("CURRENT")).unwrap_or_default();
+    if current.starts_with(b"MANIFEST-") {
+        reasons.push(Reason::RocksDb(dir.to_owned()));
+        return;
+    }
+    let Some(deeper) = depth.checked_sub(1) else {
+        return;
+    };
+    for item in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let skipped = NO_ROCKSDB_IN.iter().any(|name| item.file_name() == *name);
+        if !skipped && item.path().is_dir() {
+            find_rocksdb(&item.path(), deeper, reasons);
+        }
+    }
+}
