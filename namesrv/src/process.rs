@@ -1,7 +1,7 @@
 //! The process: its ports, the expiry of silent brokers, its metrics.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use net::server::Counts;
@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::request::NameServer;
-use crate::route::RouteTable;
 
 /// How often silent brokers are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -46,11 +45,8 @@ pub async fn run(
     };
     let (remoting, pages) = (bind(options.listen).await?, bind(options.http).await?);
     let counts = Arc::<Counts>::default();
-    let server = Arc::new(NameServer {
-        table: Mutex::new(RouteTable::default()),
-        metrics: Metrics::new(Arc::clone(&counts)),
-        clock: options.clock,
-    });
+    let metrics = Metrics::new(Arc::clone(&counts));
+    let server = Arc::new(NameServer::new(metrics, options.clock));
     tracing::info!(remoting = %options.listen, http = %options.http, "name server started");
     started();
     tokio::join!(

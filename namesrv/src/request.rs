@@ -1,25 +1,29 @@
-//! What the name server answers: one match over the request codes
+//! What the name server answers: one match over the request codes, a file a family
 //! (`DefaultRequestProcessor.java`, `ClientRequestProcessor.java`).
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod broker;
+mod kv;
+mod route;
+mod settings;
+mod topic;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use net::{Handler, Peer};
-use protocol::body::{DataVersion, RegisterBrokerBody};
-use protocol::code::VERSION_STRICT_JSON_ROUTE;
-use protocol::header::{
-    BrokerOf, DataVersionAnswer, RegisterBroker, RegisterBrokerAnswer, RouteOf, TopicOf,
-};
-use protocol::json::{from_fastjson, to_fastjson, to_json};
-use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode};
+use protocol::{Frame, Refusal, RequestCode, ResponseCode};
 
 use crate::process::Metrics;
-use crate::route::{Address, Registration, RouteTable};
+use crate::route::RouteTable;
+use kv::Kv;
+use settings::Settings;
 
 #[derive(Debug)]
 pub struct NameServer {
     pub(crate) table: Mutex<RouteTable>,
+    kv: Mutex<Kv>,
+    settings: Mutex<Settings>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: fn() -> i64,
 }
@@ -47,10 +51,33 @@ impl Handler for NameServer {
 }
 
 impl NameServer {
+    pub(crate) fn new(metrics: Metrics, clock: fn() -> i64) -> Self {
+        Self {
+            table: Mutex::default(),
+            kv: Mutex::default(),
+            settings: Mutex::default(),
+            metrics,
+            clock,
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, RouteTable> {
         self.table
             .lock()
             .expect("invariant: no panic while the table is held")
+    }
+
+    fn kv(&self) -> MutexGuard<'_, Kv> {
+        self.kv
+            .lock()
+            .expect("invariant: no panic while the table is held")
+    }
+
+    fn settings(&self) -> Settings {
+        *self
+            .settings
+            .lock()
+            .expect("invariant: no panic while the settings are held")
     }
 
     fn answer(&self, request: &Frame, peer: u64) -> Result<Frame, Refusal> {
@@ -62,104 +89,31 @@ impl NameServer {
             Code::RegisterBroker => self.register(request, peer),
             Code::UnregisterBroker => self.unregister(request),
             Code::QueryDataVersion => self.query_data_version(request),
+            Code::BrokerHeartbeat => self.heartbeat(request),
+            Code::GetBrokerMemberGroup => self.members(request),
+            Code::GetBrokerClusterInfo => Ok(self.clusters(request)),
+            Code::WipeWritePermOfBroker => self.wipe_write_perm(request),
+            Code::AddWritePermOfBroker => self.add_write_perm(request),
             Code::GetRouteinfoByTopic => self.route(request),
-            Code::GetBrokerClusterInfo => {
-                let body = to_fastjson(&self.lock().clusters());
-                Ok(request.answer(ResponseCode::Success).with_body(body))
-            }
-            Code::DeleteTopicInNamesrv => {
-                let header = TopicOf::read(&request.fields)?;
-                self.lock()
-                    .delete_topic(&header.topic, header.cluster.as_deref());
-                Ok(request.answer(ResponseCode::Success))
-            }
+            Code::GetAllTopicListFromNameserver => self.all_topics(request),
+            Code::GetTopicsByCluster => self.topics_of_cluster(request),
+            Code::GetSystemTopicListFromNs => Ok(self.system_topics(request)),
+            Code::GetUnitTopicList
+            | Code::GetHasUnitSubTopicList
+            | Code::GetHasUnitSubUnunitTopicList => self.unit_topics(request, code),
+            Code::RegisterTopicInNamesrv => self.register_topic(request),
+            Code::DeleteTopicInNamesrv => self.delete_topic(request),
+            Code::PutKvConfig => self.put_kv(request),
+            Code::GetKvConfig => self.get_kv(request),
+            Code::DeleteKvConfig => self.delete_kv(request),
+            Code::GetKvlistByNamespace => self.list_kv(request),
+            Code::UpdateNamesrvConfig => self.update_settings(request),
+            Code::GetNamesrvConfig => Ok(self.show_settings(request)),
             _ => Err(Refusal::unsupported(request.code)),
         }
     }
+}
 
-    fn register(&self, request: &Frame, peer: u64) -> Result<Frame, Refusal> {
-        let refuse = |why: String| {
-            tracing::warn!(why, "registration refused");
-            Refusal::new(
-                ResponseCode::SystemError,
-                format!("register broker failed: {why}"),
-            )
-        };
-        let header = RegisterBroker::read(&request.fields)?;
-        let body = RegisterBrokerBody::read(&request.body, header.compressed, header.body_crc)
-            .map_err(|error| refuse(error.to_string()))?;
-        let new = Registration {
-            at: Address {
-                cluster: header.cluster,
-                address: header.address,
-            },
-            broker: header.broker,
-            broker_id: header.broker_id,
-            ha_address: header.ha_address,
-            timeout_ms: header.heartbeat_timeout_ms,
-            acting_master: header.acting_master,
-            zone: header.zone,
-            topics: body.topic_config_serialize_wrapper,
-            peer,
-        };
-        let registered = self
-            .lock()
-            .register(new, (self.clock)())
-            .map_err(|error| refuse(error.to_string()))?;
-        Ok(request
-            .answer(ResponseCode::Success)
-            .with_header(&RegisterBrokerAnswer {
-                ha_address: registered.ha_address,
-                master_address: registered.master_address,
-            }))
-    }
-
-    fn unregister(&self, request: &Frame) -> Result<Frame, Refusal> {
-        let header = BrokerOf::read(&request.fields)?;
-        let at = Address {
-            cluster: header.cluster,
-            address: header.address,
-        };
-        self.lock()
-            .unregister(&at, &header.broker, header.broker_id);
-        tracing::info!(broker = header.broker, address = at.address, "unregistered");
-        Ok(request.answer(ResponseCode::Success))
-    }
-
-    fn query_data_version(&self, request: &Frame) -> Result<Frame, Refusal> {
-        let header = BrokerOf::read(&request.fields)?;
-        let at = Address {
-            cluster: header.cluster,
-            address: header.address,
-        };
-        let version: DataVersion = from_fastjson(&request.body)?;
-        let (changed, ours) = self.lock().query_version(&at, version, (self.clock)());
-        let answer = request
-            .answer(ResponseCode::Success)
-            .with_header(&DataVersionAnswer { changed });
-        Ok(match ours {
-            Some(version) => answer.with_body(to_json(&version)),
-            None => answer,
-        })
-    }
-
-    fn route(&self, request: &Frame) -> Result<Frame, Refusal> {
-        // No topic at all is, to Java, a topic without a route.
-        let header = RouteOf::read(&request.fields).unwrap_or_default();
-        let route = self.lock().route(&header.topic).ok_or_else(|| {
-            let remark = format!(
-                "No topic route info in name server for the topic: {}",
-                header.topic
-            );
-            Refusal::new(ResponseCode::TopicNotExist, remark)
-        })?;
-        let strict =
-            request.version >= VERSION_STRICT_JSON_ROUTE || header.strict_json.unwrap_or(false);
-        let body = if strict {
-            to_json(&route)
-        } else {
-            to_fastjson(&route)
-        };
-        Ok(request.answer(ResponseCode::Success).with_body(body))
-    }
+fn success(request: &Frame) -> Frame {
+    request.answer(ResponseCode::Success)
 }

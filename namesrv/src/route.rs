@@ -9,6 +9,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod topics;
+
+pub use topics::Which;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use protocol::body::{
@@ -58,6 +62,8 @@ pub struct Registration {
     pub acting_master: Option<bool>,
     pub zone: Option<String>,
     pub topics: TopicConfigTable,
+    /// `topics` are all that the broker has: others of it are forgotten.
+    pub complete: bool,
     pub peer: u64,
 }
 
@@ -88,6 +94,7 @@ impl RouteTable {
         now_ms: i64,
     ) -> Result<Registered, RegisterRefused> {
         self.check(&new)?;
+        let unchanged = self.is_unchanged(&new);
         let cluster = new.at.cluster.clone();
         let data = self
             .brokers
@@ -122,7 +129,10 @@ impl RouteTable {
             } else {
                 !0
             };
-            self.set_queues(&new.broker, &new.topics, write_mask);
+            if new.complete {
+                self.forget_other_topics(&new.broker, &new.topics);
+            }
+            self.set_queues(&new.broker, &new.topics, write_mask, unchanged);
         }
         let master = master.filter(|_| !is_master).and_then(|address| {
             let at = Address {
@@ -177,8 +187,40 @@ impl RouteTable {
         Ok(())
     }
 
-    fn set_queues(&mut self, broker: &str, topics: &TopicConfigTable, perm_mask: i32) {
+    /// It says again what it said before: what an administrator changed since then stays.
+    fn is_unchanged(&self, new: &Registration) -> bool {
+        let addresses = self.brokers.get(&new.broker).map(|data| &data.broker_addrs);
+        addresses.is_some_and(|addresses| addresses.contains_key(&new.broker_id))
+            && self
+                .live
+                .get(&new.at)
+                .is_some_and(|live| live.version == new.topics.data_version)
+    }
+
+    fn forget_other_topics(&mut self, broker: &str, topics: &TopicConfigTable) {
+        self.topics.retain(|name, queues| {
+            if !topics.topic_config_table.contains_key(name) {
+                queues.remove(broker);
+            }
+            !queues.is_empty()
+        });
+    }
+
+    fn set_queues(
+        &mut self,
+        broker: &str,
+        topics: &TopicConfigTable,
+        perm_mask: i32,
+        only_missing: bool,
+    ) {
         for (name, topic) in &topics.topic_config_table {
+            let known = self
+                .topics
+                .get(name)
+                .is_some_and(|q| q.contains_key(broker));
+            if known && only_missing {
+                continue;
+            }
             let queues = QueueData {
                 broker_name: broker.to_owned(),
                 perm: topic.perm & perm_mask,
@@ -208,6 +250,15 @@ impl RouteTable {
                 queues.remove(broker);
                 !queues.is_empty()
             });
+        } else if data.enable_acting_master && !data.broker_addrs.contains_key(&MASTER_ID) {
+            self.mask_perm(broker, !PERM_WRITE);
+        }
+    }
+
+    /// A sign of life that says nothing else.
+    pub fn heard(&mut self, at: &Address, now_ms: i64) {
+        if let Some(live) = self.live.get_mut(at) {
+            live.heard_ms = now_ms;
         }
     }
 
@@ -279,18 +330,11 @@ impl RouteTable {
         info
     }
 
-    /// Forgets a topic, on the brokers of one cluster or on all.
-    pub fn delete_topic(&mut self, topic: &str, cluster: Option<&str>) {
-        let Some(queues) = self.topics.get_mut(topic) else {
-            return;
-        };
-        let brokers = &self.brokers;
-        queues.retain(|name, _| {
-            cluster.is_some_and(|c| brokers.get(name).is_some_and(|data| data.cluster != c))
-        });
-        if queues.is_empty() {
-            self.topics.remove(topic);
-        }
+    /// The processes of one broker group; an unknown group has none.
+    pub fn members(&self, broker: &str) -> BTreeMap<i64, String> {
+        let data = self.brokers.get(broker);
+        data.map(|data| data.broker_addrs.clone())
+            .unwrap_or_default()
     }
 
     pub fn broker_count(&self) -> usize {

@@ -10,6 +10,9 @@ pub const MQ_VERSION: i32 = 513;
 /// From this release on (`V4_9_4`) clients read a route as strict JSON; older ones read fastjson.
 pub const VERSION_STRICT_JSON_ROUTE: i32 = 401;
 
+/// From this release on (`V3_0_11`) a registration says more than the broker's topics.
+pub const VERSION_REGISTER_BODY: i32 = 37;
+
 macro_rules! codes {
     ($(#[$meta:meta])* $enum:ident { $($name:ident = $number:literal $java:literal,)* }) => {
         $(#[$meta])*

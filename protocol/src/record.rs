@@ -326,6 +326,11 @@ pub fn takes_queue_offset(sys_flag: i32) -> bool {
     !matches!(sys_flag & TRANSACTION_MASK, PREPARED | ROLLBACK)
 }
 
+/// Whether the record ends a transaction that came to nothing; such a record has no keys.
+pub fn is_rolled_back(sys_flag: i32) -> bool {
+    sys_flag & TRANSACTION_MASK == ROLLBACK
+}
+
 fn body_crc(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7FFF_FFFF
 }

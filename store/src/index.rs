@@ -10,12 +10,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::BaseQueue;
 use crate::fs::Wait;
+use crate::keys::RecentKeys;
 use crate::run::{Entry, Part, Run};
 use crate::{Range, ReadError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     topics: RwLock<HashMap<Arc<str>, Queues>>,
+    pub(crate) keys: RecentKeys,
 }
 
 type Queues = BTreeMap<i32, Arc<Queue>>;

@@ -4,11 +4,13 @@
 //! Runs cover only what has been synced, and never cross a segment's end.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fs::Wait;
+use crate::keys::{self, RECENT_KEYS_MAX};
 use crate::open::Inner;
 use crate::run::{self, Entry, Part, Run, Stretch};
 use crate::{Flush, ReadError};
@@ -147,13 +149,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Bytes of confirmed log that no run covers.
-    pub(crate) fn run_lag(&self) -> u64 {
+    /// Whether so much of the log has no run yet that a start would take too long.
+    pub(crate) fn is_run_late(&self) -> bool {
         let indexed = self.progress.indexed.load(Ordering::Acquire);
-        self.progress
-            .confirm
-            .load(Ordering::Acquire)
-            .saturating_sub(indexed)
+        let confirm = self.progress.confirm.load(Ordering::Acquire);
+        confirm.saturating_sub(indexed) >= self.run_bytes
+            || confirm > indexed && self.index.keys.len() >= RECENT_KEYS_MAX
     }
 
     pub(crate) fn nudge_if_due(&self) {
@@ -173,6 +174,7 @@ impl Inner {
     fn due(&self, indexed: u64, reached: u64) -> bool {
         reached.saturating_sub(indexed) >= self.run_bytes / 2
             || self.segments.next_start(indexed) <= reached
+            || reached > indexed && self.index.keys.len() >= RECENT_KEYS_MAX / 2
     }
 
     fn write_due_runs(&self) -> Result<(), ReadError> {
@@ -203,10 +205,13 @@ impl Inner {
             end,
             last_ms,
         };
-        run::write(&path, stretch, &parts, &mut entries.into_iter().map(Ok))?;
+        let keys = self.index.keys.within(start, end);
+        let (mut entries, mut keys) = (entries.into_iter().map(Ok), keys.into_iter().map(Ok));
+        run::write(&path, stretch, &parts, &mut entries, &mut keys)?;
         let run = reopen(&path)?;
         self.index.settle(&run, &parts);
         self.runs().push(run);
+        self.index.keys.settle(end);
         self.progress.indexed.store(end, Ordering::Release);
         if end == segment_end {
             self.merge(segment_end - self.segments.segment_bytes, segment_end)?;
@@ -235,12 +240,17 @@ impl Inner {
         let path = self
             .dir
             .join(format!("gantry/index/{:020}.index", stretch.start));
-        run::write(
-            &path,
-            stretch,
-            &parts,
-            &mut parts.iter().flat_map(|part| self.part(part)),
-        )?;
+        let mut entries = parts.iter().flat_map(|part| self.part(part));
+        let mut keys = keys::merged(&old);
+        let written = if old.iter().all(|run| run.has_keys()) {
+            run::write(&path, stretch, &parts, &mut entries, &mut keys)
+        } else {
+            Err(ReadError::IndexDamaged)
+        };
+        match written {
+            Err(ReadError::IndexDamaged) => self.rebuild_at(&path, stretch)?,
+            written => written?,
+        }
         let run = reopen(&path)?;
         self.index.replace(&run, &parts);
         let mut runs = self.runs();
@@ -248,10 +258,19 @@ impl Inner {
         runs.retain(|run| !inside(run));
         runs.insert(at, run);
         drop(runs);
-        for run in old {
+        for run in &old {
             std::fs::remove_file(&run.path)?;
         }
         Ok(())
+    }
+
+    /// Writes a run from the log.
+    fn rebuild_at(&self, path: &Path, stretch: Stretch) -> Result<(), ReadError> {
+        let rebuilt = run::rebuild(&self.segments, path, stretch.start, stretch.end);
+        rebuilt.map_err(|error| {
+            tracing::error!(%error, "the index run could not be rebuilt");
+            ReadError::IndexDamaged
+        })
     }
 
     /// The entries of one queue, read from its runs.
@@ -287,7 +306,7 @@ impl Inner {
     }
 }
 
-fn reopen(path: &std::path::Path) -> Result<Arc<Run>, ReadError> {
+fn reopen(path: &Path) -> Result<Arc<Run>, ReadError> {
     let (run, _) = Run::open(path)?.ok_or(ReadError::IndexDamaged)?;
     Ok(Arc::new(run))
 }

@@ -5,6 +5,7 @@
 //! back. After a failed write or sync nothing is appended any more: what the kernel still holds
 //! of it is unknown, and a second sync would say nothing about it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use protocol::record::{BLANK_BYTES, blank};
 
 use crate::fs::Volume;
 use crate::index::{Queue, Recent};
+use crate::keys::Key;
 use crate::open::Inner;
 use crate::queue::{Done, Pending};
 use crate::run::Entry;
@@ -59,6 +61,7 @@ struct Piece {
 struct Placed {
     /// With the tags code; `None` for a record that takes no place in its queue.
     queue: Option<(Arc<Queue>, i64)>,
+    keys: Vec<u32>,
     appended: Appended,
     done: Done,
 }
@@ -95,8 +98,10 @@ impl Writer {
             bytes: sizes + BLANK_BYTES,
             ..Batch::default()
         };
-        for message in pending {
-            self.place(&mut batch, message);
+        let mut pending = VecDeque::from(pending);
+        while let Some(first) = pending.front() {
+            let count = (1 + first.followers).min(pending.len());
+            self.place_all(&mut batch, &mut pending, count);
         }
         if batch.placed.is_empty() {
             return;
@@ -112,16 +117,23 @@ impl Writer {
         self.publish(batch, sync, announce);
     }
 
-    /// Gives the message its place, or answers why it gets none.
+    /// Gives the first `count` messages, which belong together, their places in one file, or
+    /// answers why they get none.
+    fn place_all(&mut self, batch: &mut Batch, pending: &mut VecDeque<Pending>, count: usize) {
+        let together = pending.range(..count);
+        let size = together.clone().map(|message| message.encoded.size()).sum();
+        let refused = together.into_iter().find_map(|m| self.refuse(m, size));
+        let refused = refused.or_else(|| self.room(batch, size).err());
+        for message in pending.drain(..count) {
+            match &refused {
+                Some(error) => (message.done)(Err(error.clone())),
+                None => self.place(batch, message),
+            }
+        }
+    }
+
     fn place(&mut self, batch: &mut Batch, mut message: Pending) {
         let size = message.encoded.size();
-        if let Err(error) = self
-            .refuse(&message)
-            .map_or_else(|| self.room(batch, size), Err)
-        {
-            (message.done)(Err(error));
-            return;
-        }
         let queue = self
             .inner
             .index
@@ -145,20 +157,19 @@ impl Writer {
         let queue = message.takes_queue_offset.then_some((queue, message.tags));
         batch.placed.push(Placed {
             queue,
+            keys: message.keys,
             appended,
             done: message.done,
         });
         self.end += size as u64;
     }
 
-    fn refuse(&self, message: &Pending) -> Option<AppendError> {
+    fn refuse(&self, message: &Pending, size: usize) -> Option<AppendError> {
         if self.inner.progress.failed.load(Ordering::Acquire) {
             return Some(AppendError::Failed);
         }
-        if (message.encoded.size() + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
-            return Some(AppendError::RecordTooLarge {
-                bytes: message.encoded.size(),
-            });
+        if (size + BLANK_BYTES) as u64 > self.inner.segments.segment_bytes {
+            return Some(AppendError::RecordTooLarge { bytes: size });
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
         let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
@@ -252,6 +263,11 @@ impl Writer {
                 store_ms,
             });
         }
+        let keys = batch.placed.iter().flat_map(|placed| {
+            let position = placed.appended.position;
+            placed.keys.iter().map(move |&hash| Key { hash, position })
+        });
+        self.inner.index.keys.add(keys);
         let bytes = self.end - progress.confirm.load(Ordering::Relaxed);
         progress.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         progress
@@ -289,7 +305,7 @@ impl Writer {
     /// never has to replay more than that.
     fn wait_for_index(&self) {
         let deadline = Instant::now() + INDEX_WAIT;
-        while self.inner.run_lag() >= self.inner.run_bytes
+        while self.inner.is_run_late()
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
         {

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use protocol::properties;
-use protocol::record::{Message, takes_queue_offset};
+use protocol::record::{Encoded, Message, takes_queue_offset};
 
 use crate::checkpoint::Checkpoint;
 use crate::fs::{DirLock, Volume};
@@ -20,13 +20,13 @@ use crate::identity::{self, FORMAT_VERSION, Identity};
 use crate::index::Index;
 use crate::keep::{self, Keeper};
 use crate::log::{Arrived, Writer};
-use crate::queue::{AppendQueue, Done, Pending};
+use crate::queue::{AllDone, AppendQueue, Done, Pending, gather};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
 use crate::segment::Segments;
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -111,16 +111,31 @@ impl Store {
     /// durable as the store promises, or at once when it is refused. It must not block.
     pub fn append(&self, message: Message, done: Done) {
         match message.encode(self.inner.store_host) {
-            Ok(encoded) => self.inner.queue.push(Pending {
-                tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
-                takes_queue_offset: takes_queue_offset(message.sys_flag),
-                topic: message.topic,
-                queue: message.queue,
-                encoded,
-                done,
-            }),
+            Ok(encoded) => self.inner.queue.push(pending(message, encoded, done)),
             Err(error) => done(Err(AppendError::Message(error))),
         }
+    }
+
+    /// Stores messages together: in one file of the log, with no other between them, or none of
+    /// them. `done` is called as by `append`.
+    pub fn append_all(&self, messages: Vec<Message>, done: AllDone) {
+        let host = self.inner.store_host;
+        let encoded: Result<Vec<_>, _> = messages.iter().map(|m| m.encode(host)).collect();
+        let encoded = match encoded {
+            Ok(encoded) if !encoded.is_empty() => encoded,
+            Ok(_) => return done(Ok(Vec::new())),
+            Err(error) => return done(Err(AppendError::Message(error))),
+        };
+        let (count, size) = (encoded.len(), encoded.iter().map(Encoded::size).sum());
+        let all = messages.into_iter().zip(encoded).zip(gather(count, done));
+        let list = all.enumerate().map(|(at, ((message, encoded), done))| {
+            let followers = if at == 0 { count - 1 } else { 0 };
+            Pending {
+                followers,
+                ..pending(message, encoded, done)
+            }
+        });
+        self.inner.queue.push_all(list, size);
     }
 
     /// Stores a message and waits for it.
@@ -356,22 +371,26 @@ fn begin_epoch(inner: &Arc<Inner>, writer: &mut Writer) -> Result<(), OpenError>
     let done: Done = Box::new(move |result| {
         let _ = sender.send(result);
     });
-    let (topic, queue, tags) = (message.topic, 0, 0);
-    let pending = Pending {
-        topic,
-        queue,
-        tags,
-        takes_queue_offset: true,
-        encoded,
-        done,
-    };
-    writer.append(vec![pending], true, false);
+    writer.append(vec![pending(message, encoded, done)], true, false);
     match receiver.recv() {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(OpenError::Options(format!(
             "the epoch record failed: {error}"
         ))),
         Err(_) => Err(OpenError::Options("the epoch record was lost".into())),
+    }
+}
+
+fn pending(message: Message, encoded: Encoded, done: Done) -> Pending {
+    Pending {
+        tags: properties::tags_code(properties::get(&message.properties, properties::TAGS)),
+        keys: keys::hashes(&message.topic, message.sys_flag, &message.properties),
+        takes_queue_offset: takes_queue_offset(message.sys_flag),
+        topic: message.topic,
+        queue: message.queue,
+        encoded,
+        done,
+        followers: 0,
     }
 }
 

@@ -11,6 +11,9 @@ use crate::{AppendError, Appended};
 /// Called once, on the writer's thread or, when the message is refused, on the caller's.
 pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
 
+/// The same for messages that are stored together, in their order.
+pub type AllDone = Box<dyn FnOnce(Result<Vec<Appended>, AppendError>) + Send>;
+
 const WAITING_BYTES_MAX: usize = 128 << 20;
 
 /// An encoded message on its way to the writer.
@@ -18,9 +21,13 @@ pub(crate) struct Pending {
     pub(crate) topic: Arc<str>,
     pub(crate) queue: i32,
     pub(crate) tags: i64,
+    /// Hashes of its keys.
+    pub(crate) keys: Vec<u32>,
     pub(crate) takes_queue_offset: bool,
     pub(crate) encoded: Encoded,
     pub(crate) done: Done,
+    /// So many behind it are stored with it, or none of them is.
+    pub(crate) followers: usize,
 }
 
 #[derive(Debug)]
@@ -47,8 +54,14 @@ impl AppendQueue {
     }
 
     pub(crate) fn push(&self, pending: Pending) {
+        let size = pending.encoded.size();
+        self.push_all(std::iter::once(pending), size);
+    }
+
+    /// Takes messages of so many bytes together: all of them, or none.
+    pub(crate) fn push_all(&self, messages: impl Iterator<Item = Pending>, size: usize) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = waiting.bytes + pending.encoded.size();
+        let bytes = waiting.bytes + size;
         let full = waiting.list.len() >= self.messages_max || bytes > WAITING_BYTES_MAX;
         if waiting.closed || full {
             let error = if waiting.closed {
@@ -57,20 +70,22 @@ impl AppendQueue {
                 AppendError::Busy
             };
             drop(waiting);
-            (pending.done)(Err(error));
+            for message in messages {
+                (message.done)(Err(error.clone()));
+            }
             return;
         }
         waiting.bytes = bytes;
         let was_empty = waiting.list.is_empty();
-        waiting.list.push_back(pending);
+        waiting.list.extend(messages);
         drop(waiting);
         if was_empty {
             self.filled.notify_one();
         }
     }
 
-    /// Waits for messages and takes what is there, up to `bytes_max` and at least one; `None`
-    /// when the queue is closed and empty.
+    /// Waits for messages and takes what is there, up to `bytes_max` and at least one with its
+    /// followers; `None` when the queue is closed and empty.
     pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Pending>> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self
@@ -80,12 +95,15 @@ impl AppendQueue {
             })
             .unwrap_or_else(PoisonError::into_inner);
         let (mut count, mut bytes) = (0, 0);
-        for pending in &waiting.list {
-            if count > 0 && bytes + pending.encoded.size() > bytes_max {
+        while let Some(first) = waiting.list.get(count) {
+            let next = (count + 1 + first.followers).min(waiting.list.len());
+            let together = waiting.list.range(count..next);
+            let size: usize = together.map(|pending| pending.encoded.size()).sum();
+            if count > 0 && bytes + size > bytes_max {
                 break;
             }
-            count += 1;
-            bytes += pending.encoded.size();
+            count = next;
+            bytes += size;
         }
         waiting.bytes -= bytes;
         let batch: Vec<_> = waiting.list.drain(..count).collect();
@@ -108,6 +126,28 @@ impl AppendQueue {
             .list
             .len()
     }
+}
+
+/// One callback for each of `count` messages, of which the last, or the first that fails, calls
+/// `done`.
+pub(crate) fn gather(count: usize, done: AllDone) -> impl Iterator<Item = Done> {
+    let gathered = Arc::new(Mutex::new((Vec::with_capacity(count), Some(done))));
+    (0..count).map(move |_| -> Done {
+        let gathered = Arc::clone(&gathered);
+        Box::new(move |result| {
+            let mut all = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = result.map(|appended| all.0.push(appended));
+            if result.is_ok() && all.0.len() < count {
+                return;
+            }
+            let list = std::mem::take(&mut all.0);
+            let done = all.1.take();
+            drop(all);
+            if let Some(done) = done {
+                done(result.map(|()| list));
+            }
+        })
+    })
 }
 
 impl fmt::Debug for Pending {

@@ -14,7 +14,7 @@ use protocol::record::{BLANK_BYTES, Head, Record, head};
 use crate::fs::{self, Wait};
 use crate::index::Queue;
 use crate::open::{Inner, Store};
-use crate::run::Entry;
+use crate::run::{Entry, Run};
 use crate::{Range, ReadError};
 
 /// Entries looked at in one go; a page of a run has 204.
@@ -146,30 +146,10 @@ impl Store {
 
     /// The record at a position that somebody names; `None` if none lies there.
     pub fn record_at(&self, position: u64) -> Result<Option<Bytes>, ReadError> {
-        let inner = &self.inner;
-        let confirm = inner.progress.confirm.load(Ordering::Acquire);
-        if position < inner.segments.start() || position >= confirm {
+        if position < self.inner.segments.start() {
             return Ok(None);
         }
-        let Some(segment) = inner.segments.at(position) else {
-            return Ok(None);
-        };
-        let at = position - segment.start;
-        let mut first = [0; BLANK_BYTES];
-        if at + BLANK_BYTES as u64 > inner.segments.segment_bytes {
-            return Ok(None);
-        }
-        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
-        let Some(Head::Record(size)) = head(first) else {
-            return Ok(None);
-        };
-        if position + size as u64 > confirm {
-            return Ok(None);
-        }
-        match inner
-            .segments
-            .record(position, size as u32, Wait::ForDisk, &|_| true)
-        {
+        match self.inner.whole_record(position) {
             Ok(record) => Ok(Some(record)),
             Err(ReadError::Corrupt { .. } | ReadError::Gone { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -240,6 +220,26 @@ impl Inner {
             .record(entry.position, entry.size, wait, &expected)
     }
 
+    /// The readable record that starts at a position, verified; `Corrupt` if none does.
+    pub(crate) fn whole_record(&self, position: u64) -> Result<Bytes, ReadError> {
+        let corrupt = || ReadError::Corrupt { position };
+        let confirm = self.progress.confirm.load(Ordering::Acquire);
+        let segment = self.segments.at(position).ok_or_else(corrupt)?;
+        let at = position - segment.start;
+        let mut first = [0; BLANK_BYTES];
+        if at + BLANK_BYTES as u64 > self.segments.segment_bytes {
+            return Err(corrupt());
+        }
+        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
+        match head(first) {
+            Some(Head::Record(size)) if position + size as u64 <= confirm => {
+                self.segments
+                    .record(position, size as u32, Wait::ForDisk, &|_| true)
+            }
+            _ => Err(corrupt()),
+        }
+    }
+
     /// Entries of a queue; a damaged run is rebuilt from the log if the caller may wait.
     pub(crate) fn entries(
         &self,
@@ -264,11 +264,7 @@ impl Inner {
                 if position < self.segments.start() {
                     return Err(ReadError::Gone { position });
                 }
-                tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
-                run.rebuild(&self.segments).map_err(|error| {
-                    tracing::error!(%error, "the index run could not be rebuilt");
-                    ReadError::IndexDamaged
-                })?;
+                self.rebuild(&run)?;
                 let rebuilt = queue.entries(from, count, wait)?.list;
                 if rebuilt.is_empty() {
                     Err(ReadError::IndexDamaged)
@@ -278,6 +274,14 @@ impl Inner {
             }
             _ => Ok(entries.list),
         }
+    }
+
+    pub(crate) fn rebuild(&self, run: &Run) -> Result<(), ReadError> {
+        tracing::warn!(path = %run.path.display(), "a damaged index run is rebuilt");
+        run.rebuild(&self.segments).map_err(|error| {
+            tracing::error!(%error, "the index run could not be rebuilt");
+            ReadError::IndexDamaged
+        })
     }
 
     /// The first offset whose message was stored at `ms` or later.

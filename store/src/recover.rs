@@ -69,6 +69,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
     }
     let scanned = scan(&segments, replay_from, u64::MAX, &mut |record, size| {
         last_ms = last_ms.max(record.store_ms);
+        index.keys.add(run::keys_of(record));
         if !takes_queue_offset(record.sys_flag) {
             return Ok(());
         }

@@ -1,16 +1,19 @@
-//! An index run: the queue entries of one stretch of the log, written once and never changed.
+//! An index run: the queue entries and keys of one stretch of the log, written once and never
+//! changed.
 //!
 //! `gantry/index/<start>.run`, and `<start>.index` for a whole sealed segment. A header with the
 //! stretch and a table of sections {kind, offset, length, CRC}; section 1 is the directory (per
 //! queue: name, first offset, count, first entry, times), section 2 the entries {position u64,
-//! size u32, tags i64} in pages of 204 with a CRC each. Unknown sections are skipped. The
-//! directory is read at open, entries are read a page at a time. Layout: docs/spec/store.md.
+//! size u32, tags i64}, section 3 the keys {hash u32, position within the stretch u32} in order,
+//! both in pages. Unknown sections are skipped. The directory is read at open, all else a page at
+//! a time. Layout: docs/spec/store.md.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,6 +23,8 @@ use protocol::record::{Record, takes_queue_offset};
 
 use crate::envelope::{self, Fields};
 use crate::fs::{self, Wait};
+use crate::keys::{self, Key};
+use crate::page::{PageWriter, Pages};
 use crate::scan::scan;
 use crate::segment::Segments;
 use crate::{OpenError, ReadError};
@@ -28,11 +33,11 @@ const MAGIC: [u8; 8] = *b"GANTRYRN";
 const VERSION: u16 = 1;
 const KIND_DIRECTORY: u16 = 1;
 const KIND_ENTRIES: u16 = 2;
-const HEADER_BYTES: usize = 84;
+const KIND_KEYS: u16 = 3;
+const HEADER_BYTES: usize = 106;
 const SECTIONS_MAX: u16 = 64;
 const ENTRY_BYTES: usize = 20;
-const PAGE_ENTRIES: u64 = 204;
-const PAGE_BYTES: u64 = PAGE_ENTRIES * ENTRY_BYTES as u64 + 4;
+const KEY_BYTES: usize = 8;
 
 /// Where one message of a queue lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +73,15 @@ pub(crate) struct Stretch {
 pub(crate) struct Run {
     pub(crate) path: PathBuf,
     pub(crate) stretch: Stretch,
-    entries: RwLock<Entries>,
+    content: RwLock<Content>,
 }
 
 #[derive(Debug, Clone)]
-struct Entries {
+struct Content {
     file: Arc<File>,
-    offset: u64,
-    count: u64,
+    entries: Pages,
+    /// `None` in a run of a version without keys.
+    keys: Option<Pages>,
 }
 
 impl Run {
@@ -89,13 +95,19 @@ impl Run {
             return Ok(None);
         };
         let find = |kind| sections.iter().find(|section| section.kind == kind);
-        let (Some(directory), Some(entries)) = (find(KIND_DIRECTORY), find(KIND_ENTRIES)) else {
+        let Some(directory) = find(KIND_DIRECTORY) else {
             return Ok(None);
         };
         let inside = |s: &Section| s.offset.checked_add(s.len).is_some_and(|end| end <= len);
         if !sections.iter().all(inside) {
             return Ok(None);
         }
+        let pages = |kind, bytes| Some(find(kind).map(|s| Pages::new(s.offset, s.len, bytes)));
+        let entries = pages(KIND_ENTRIES, ENTRY_BYTES as u64).flatten().flatten();
+        let keys = pages(KIND_KEYS, KEY_BYTES as u64).flatten();
+        let (Some(entries), false) = (entries, keys == Some(None)) else {
+            return Ok(None);
+        };
         let mut bytes = vec![0; directory.len as usize];
         file.read_exact_at(&mut bytes, directory.offset)?;
         if crc32fast::hash(&bytes) != directory.crc {
@@ -104,59 +116,106 @@ impl Run {
         let Some(parts) = read_directory(&bytes) else {
             return Ok(None);
         };
-        let count = parts.iter().map(|part| u64::from(part.count)).sum();
-        if entries_bytes(count) != entries.len {
+        if entries.count != parts.iter().map(|part| u64::from(part.count)).sum::<u64>() {
             return Ok(None);
         }
-        let entries = Entries {
+        let content = Content {
             file: Arc::new(file),
-            offset: entries.offset,
-            count,
+            entries,
+            keys: keys.flatten(),
         };
-        let entries = RwLock::new(entries);
-        Ok(Some((
-            Self {
-                path: path.to_owned(),
-                stretch,
-                entries,
-            },
-            parts,
-        )))
+        let run = Self {
+            path: path.to_owned(),
+            stretch,
+            content: RwLock::new(content),
+        };
+        Ok(Some((run, parts)))
     }
 
     /// Up to `count` entries from number `first` on; `Damaged` if a page is not intact.
     pub(crate) fn read(&self, first: u64, count: u64, wait: Wait) -> Result<Vec<Entry>, ReadError> {
-        let entries = self
-            .entries
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let end = first.saturating_add(count).min(entries.count);
-        if first >= end {
-            return Ok(Vec::new());
-        }
-        let page = first / PAGE_ENTRIES;
-        let from = page * PAGE_BYTES;
-        let pages_end = end.div_ceil(PAGE_ENTRIES) * PAGE_BYTES;
-        let mut bytes = vec![0; (pages_end.min(entries_bytes(entries.count)) - from) as usize];
-        fs::read_exact_at(&entries.file, &mut bytes, entries.offset + from, wait)?;
-        let mut out = Vec::with_capacity((end - first) as usize);
-        let mut number = page * PAGE_ENTRIES;
-        for page in bytes.chunks(PAGE_BYTES as usize) {
-            let (cells, crc) = page
-                .split_last_chunk::<4>()
-                .ok_or(ReadError::IndexDamaged)?;
-            if crc32fast::hash(cells) != u32::from_be_bytes(*crc) {
+        let Content { file, entries, .. } = self.content();
+        let cells = entries.read(&file, first, first.saturating_add(count), wait)?;
+        let cells = cells.chunks_exact(ENTRY_BYTES);
+        cells
+            .map(|cell| read_entry(cell).ok_or(ReadError::IndexDamaged))
+            .collect()
+    }
+
+    pub(crate) fn has_keys(&self) -> bool {
+        self.content().keys.is_some()
+    }
+
+    /// The numbers of the keys with this hash of records below `position`.
+    pub(crate) fn keys_of(&self, hash: u32, position: u64) -> Result<ops::Range<u64>, ReadError> {
+        let first = Key { hash, position: 0 };
+        let end = Key { hash, position };
+        Ok(self.first_key(first)?..self.first_key(end)?)
+    }
+
+    /// Where the record of a key lies.
+    pub(crate) fn key(&self, number: u64) -> Result<u64, ReadError> {
+        let keys = self.some_keys(number, number.saturating_add(1))?;
+        let key = keys.first().ok_or(ReadError::IndexDamaged)?;
+        Ok(key.position)
+    }
+
+    /// All keys in order, read page by page.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Result<Key, ReadError>> {
+        let pages = self.content().keys;
+        let (count, step) = pages.map_or((0, 1), |pages| (pages.count, pages.per_page()));
+        (0..count).step_by(step as usize).flat_map(move |first| {
+            let (keys, error) = match self.some_keys(first, first + step) {
+                Ok(keys) => (keys, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            keys.into_iter().map(Ok).chain(error)
+        })
+    }
+
+    /// The number of the first key that is not less than `wanted`.
+    fn first_key(&self, wanted: Key) -> Result<u64, ReadError> {
+        let Some(pages) = self.content().keys else {
+            return Ok(0);
+        };
+        let (mut low, mut high) = (0, pages.count.div_ceil(pages.per_page()));
+        // Hashes are spread evenly, so a page near this one is the right one.
+        let mut guess = (u64::from(wanted.hash) * high) >> 32;
+        let mut step = 1;
+        while low < high {
+            if !(low..high).contains(&guess) {
+                guess = low + (high - low) / 2;
+            }
+            let first = guess * pages.per_page();
+            let keys = self.some_keys(first, first + pages.per_page())?;
+            let (Some(least), Some(greatest)) = (keys.first(), keys.last()) else {
                 return Err(ReadError::IndexDamaged);
+            };
+            if *greatest < wanted {
+                low = guess + 1;
+                guess += step;
+            } else if *least < wanted {
+                return Ok(first + keys.partition_point(|key| *key < wanted) as u64);
+            } else {
+                high = guess;
+                guess = guess.saturating_sub(step);
             }
-            for cell in cells.chunks_exact(ENTRY_BYTES) {
-                if (first..end).contains(&number) {
-                    out.push(read_entry(cell).ok_or(ReadError::IndexDamaged)?);
-                }
-                number += 1;
-            }
+            step *= 2;
         }
-        Ok(out)
+        Ok((low * pages.per_page()).min(pages.count))
+    }
+
+    fn some_keys(&self, first: u64, end: u64) -> Result<Vec<Key>, ReadError> {
+        let Content { file, keys, .. } = self.content();
+        let pages = keys.ok_or(ReadError::IndexDamaged)?;
+        let cells = pages.read(&file, first, end, Wait::ForDisk)?;
+        let read = |cell| read_key(cell, self.stretch.start).ok_or(ReadError::IndexDamaged);
+        cells.chunks_exact(KEY_BYTES).map(read).collect()
+    }
+
+    fn content(&self) -> Content {
+        let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
+        content.clone()
     }
 
     /// Writes the file anew from the log, with the same content, and reads from that.
@@ -164,22 +223,19 @@ impl Run {
         rebuild(segments, &self.path, self.stretch.start, self.stretch.end)?;
         let intact = Self::open(&self.path)?;
         let (run, _) = intact.ok_or_else(|| OpenError::Damaged(self.path.display().to_string()))?;
-        let entries = run
-            .entries
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        *self.content.write().unwrap_or_else(PoisonError::into_inner) = run.content();
         Ok(())
     }
 }
 
 /// Writes a run and returns when it is on disk under its name. `parts` stand in order of topic
-/// and queue, `entries` in the same order.
+/// and queue, `entries` in the same order; a key that comes twice in a row is written once.
 pub(crate) fn write(
     path: &Path,
     stretch: Stretch,
     parts: &[Part],
     entries: &mut dyn Iterator<Item = Result<Entry, ReadError>>,
+    keys: &mut dyn Iterator<Item = Result<Key, ReadError>>,
 ) -> Result<(), ReadError> {
     let tmp = fs::tmp_of(path);
     let file = fs::open_new(&tmp)?;
@@ -187,46 +243,43 @@ pub(crate) fn write(
     let directory = write_directory(parts);
     out.write_all(&[0; HEADER_BYTES])?;
     out.write_all(&directory)?;
-    let mut crc = crc32fast::Hasher::new();
-    let mut page = Vec::with_capacity(PAGE_BYTES as usize);
-    let mut count = 0;
-    loop {
-        let entry = entries.next().transpose()?;
-        if let Some(entry) = entry {
-            page.extend_from_slice(&entry.position.to_be_bytes());
-            page.extend_from_slice(&entry.size.to_be_bytes());
-            page.extend_from_slice(&entry.tags.to_be_bytes());
-            count += 1;
-        }
-        let full = page.len() == PAGE_ENTRIES as usize * ENTRY_BYTES;
-        if full || entry.is_none() && !page.is_empty() {
-            page.extend_from_slice(&crc32fast::hash(&page).to_be_bytes());
-            crc.update(&page);
-            out.write_all(&page)?;
-            page.clear();
-        }
-        if entry.is_none() {
-            break;
-        }
+    let mut pages = PageWriter::new();
+    for entry in entries {
+        let entry = entry?;
+        let (position, size) = (entry.position.to_be_bytes(), entry.size.to_be_bytes());
+        pages.push(&mut out, &[&position, &size, &entry.tags.to_be_bytes()])?;
     }
+    let (entries_len, entries_crc) = pages.finish(&mut out)?;
+    let mut pages = PageWriter::new();
+    let mut before = None;
+    for key in keys {
+        let key = key?;
+        if before.replace(key) == Some(key) {
+            continue;
+        }
+        let within = (key.position - stretch.start) as u32;
+        pages.push(&mut out, &[&key.hash.to_be_bytes(), &within.to_be_bytes()])?;
+    }
+    let (keys_len, keys_crc) = pages.finish(&mut out)?;
     out.flush()?;
     drop(out);
-    let offset = HEADER_BYTES as u64;
-    let len = directory.len() as u64;
+    let crc = crc32fast::hash(&directory);
+    let mut offset = HEADER_BYTES as u64;
     let sections = [
-        Section {
-            kind: KIND_DIRECTORY,
+        (KIND_DIRECTORY, directory.len() as u64, crc),
+        (KIND_ENTRIES, entries_len, entries_crc),
+        (KIND_KEYS, keys_len, keys_crc),
+    ]
+    .map(|(kind, len, crc)| {
+        let section = Section {
+            kind,
             offset,
             len,
-            crc: crc32fast::hash(&directory),
-        },
-        Section {
-            kind: KIND_ENTRIES,
-            offset: offset + len,
-            len: entries_bytes(count),
-            crc: crc.finalize(),
-        },
-    ];
+            crc,
+        };
+        offset += len;
+        section
+    });
     file.write_all_at(&write_header(stretch, &sections), 0)?;
     file.sync_all()?;
     std::fs::rename(&tmp, path)?;
@@ -242,9 +295,11 @@ pub(crate) fn rebuild(
     end: u64,
 ) -> Result<(), OpenError> {
     let mut queues: BTreeMap<(Arc<str>, i32), (Part, Vec<Entry>)> = BTreeMap::new();
+    let mut found = Vec::new();
     let mut last_ms = 0;
     let scanned = scan(segments, start, end, &mut |record, size| {
         last_ms = record.store_ms.max(last_ms);
+        found.extend(keys_of(record));
         if !takes_queue_offset(record.sys_flag) {
             return Ok(());
         }
@@ -284,6 +339,7 @@ pub(crate) fn rebuild(
             reason,
         });
     }
+    found.sort_unstable();
     let (mut parts, lists): (Vec<_>, Vec<_>) = queues.into_values().unzip();
     let mut entry = 0;
     for part in &mut parts {
@@ -300,8 +356,16 @@ pub(crate) fn rebuild(
         stretch,
         &parts,
         &mut lists.into_iter().flatten().map(Ok),
+        &mut found.into_iter().map(Ok),
     )?;
     Ok(())
+}
+
+/// The keys of a record.
+pub(crate) fn keys_of(record: &Record<'_>) -> impl Iterator<Item = Key> + use<> {
+    let position = record.position;
+    let hashes = keys::hashes(record.topic, record.sys_flag, record.properties);
+    hashes.into_iter().map(move |hash| Key { hash, position })
 }
 
 /// The index entry of a record.
@@ -320,10 +384,6 @@ struct Section {
     offset: u64,
     len: u64,
     crc: u32,
-}
-
-fn entries_bytes(count: u64) -> u64 {
-    count * ENTRY_BYTES as u64 + count.div_ceil(PAGE_ENTRIES) * 4
 }
 
 fn write_header(stretch: Stretch, sections: &[Section]) -> Vec<u8> {
@@ -417,5 +477,13 @@ fn read_entry(cell: &[u8]) -> Option<Entry> {
         position: fields.u64()?,
         size: fields.u32()?,
         tags: fields.i64()?,
+    })
+}
+
+fn read_key(cell: &[u8], start: u64) -> Option<Key> {
+    let mut fields = Fields(cell);
+    Some(Key {
+        hash: fields.u32()?,
+        position: start + u64::from(fields.u32()?),
     })
 }

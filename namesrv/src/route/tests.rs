@@ -29,6 +29,7 @@ fn registration(address: &str, broker_id: i64, epoch: i64) -> Registration {
         timeout_ms: None,
         acting_master: Some(false),
         zone: None,
+        complete: false,
         topics: TopicConfigTable {
             data_version: DataVersion {
                 counter: 1,
@@ -149,11 +150,13 @@ fn replicas_are_listed_and_learn_their_master() {
     assert_eq!(route(&table), Some((both, 6)));
     table.unregister(&at("m:1"), "b", 0);
     assert_eq!(route(&table), Some((vec![(1, "r:1".into())], 6)));
-    let acting = Registration {
+    let acting = |address, id| Registration {
         acting_master: Some(true),
-        ..registration("r:1", 1, 1)
+        ..registration(address, id, 1)
     };
-    table.register(acting, 0).expect("prime replica");
+    table.register(acting("m:1", 0), 0).expect("master");
+    table.register(acting("r:1", 1), 0).expect("replica");
+    table.unregister(&at("m:1"), "b", 0);
     assert_eq!(
         route(&table),
         Some((vec![(1, "r:1".into())], 4)),
@@ -193,4 +196,67 @@ fn one_topic_updates_only_a_known_broker() {
     }
     let names: Vec<_> = table.clusters().cluster_addr_table.into_iter().collect();
     assert_eq!(names, [("c".to_owned(), ["b".to_owned()].into())]);
+}
+
+#[test]
+fn an_administrator_changes_permissions_until_the_broker_says_something_new() {
+    let mut table = RouteTable::default();
+    let perm = |table: &RouteTable| route(table).map(|(_, perm)| perm);
+    let again = |version| {
+        let mut again = registration("m:1", 0, 1);
+        again.topics.data_version.counter = version;
+        again
+    };
+    table.register(again(1), 0).expect("registered");
+    assert_eq!(table.set_writable("x", false), 0, "an unknown broker");
+    assert_eq!(table.set_writable("b", false), 2);
+    table.register(again(1), 0).expect("registered again");
+    assert_eq!(perm(&table), Some(4));
+    table.register(again(2), 0).expect("changed");
+    assert_eq!(perm(&table), Some(6));
+    table.set_writable("b", false);
+    assert_eq!((table.set_writable("b", true), perm(&table)), (2, Some(6)));
+
+    table.delete_topic("T", None);
+    table.register(again(2), 0).expect("registered again");
+    assert_eq!(perm(&table), Some(6), "what is missing comes back");
+    let mut fewer = again(3);
+    fewer.topics.topic_config_table.remove("T");
+    table.register(fewer.clone(), 0).expect("one topic");
+    assert_eq!(perm(&table), Some(6), "an update of one topic");
+    fewer.complete = true;
+    table.register(fewer, 0).expect("all topics");
+    assert_eq!(perm(&table), None, "the broker has it no more");
+}
+
+#[test]
+fn topics_are_listed_by_cluster_and_flag() {
+    let mut table = RouteTable::default();
+    let flagged = |broker: &str, flag| QueueData {
+        broker_name: broker.into(),
+        topic_sys_flag: flag,
+        ..QueueData::default()
+    };
+    table
+        .register(registration("m:1", 0, 1), 0)
+        .expect("registered");
+    for (topic, flag) in [("unit", 1), ("both", 3), ("sub", 2)] {
+        table.add_queues(topic, vec![flagged("b", flag)]);
+    }
+    table.add_queues("none", vec![flagged("b", 0), flagged("x", 0)]);
+    table.add_queues("none", Vec::new());
+    for (which, expect) in [
+        (Which::All, &["T", "U", "both", "sub", "unit"][..]),
+        (Which::OfCluster("c"), &["T", "U", "both", "sub", "unit"]),
+        (Which::OfCluster("d"), &[]),
+        (Which::Unit, &["both", "unit"]),
+        (Which::UnitSubscribed, &["both", "sub"]),
+        (Which::UnitSubscribedOnly, &["sub"]),
+    ] {
+        let list = table.topic_list(which).topic_list;
+        assert!(list.iter().eq(expect), "{which:?}: {list:?}");
+    }
+    let system = table.system_topics();
+    assert_eq!(system.broker_addr.as_deref(), Some("m:1"));
+    assert!(system.topic_list.iter().eq(["b", "c"]));
 }

@@ -38,4 +38,56 @@ crate::header! {
         topic: String = "topic",
         strict_json: Option<bool> = "acceptStandardJsonOnly",
     }
+
+    /// `BROKER_HEARTBEAT`, as far as a name server without a controller reads it.
+    pub struct BrokerAlive {
+        cluster: String = "clusterName",
+        address: String = "brokerAddr",
+    }
+
+    /// `GET_BROKER_MEMBER_GROUP`.
+    pub struct MembersOf {
+        cluster: String = "clusterName",
+        broker: String = "brokerName",
+    }
+
+    /// `WIPE_WRITE_PERM_OF_BROKER` and `ADD_WRITE_PERM_OF_BROKER`.
+    pub struct WritePermOf {
+        broker: String = "brokerName",
+    }
+
+    pub struct WritePermWiped {
+        topics: i32 = "wipeTopicCount",
+    }
+
+    pub struct WritePermAdded {
+        topics: i32 = "addTopicCount",
+    }
+
+    /// `GET_TOPICS_BY_CLUSTER`.
+    pub struct TopicsOf {
+        cluster: String = "cluster",
+    }
+
+    /// `PUT_KV_CONFIG`.
+    pub struct PutKv {
+        namespace: String = "namespace",
+        key: String = "key",
+        value: String = "value",
+    }
+
+    /// `GET_KV_CONFIG` and `DELETE_KV_CONFIG`.
+    pub struct KvOf {
+        namespace: String = "namespace",
+        key: String = "key",
+    }
+
+    pub struct KvAnswer {
+        value: Option<String> = "value",
+    }
+
+    /// `GET_KVLIST_BY_NAMESPACE`.
+    pub struct KvListOf {
+        namespace: String = "namespace",
+    }
 }

@@ -309,6 +309,78 @@ fn refusals() {
     );
 }
 
+/// Stores messages together and waits for the one answer.
+fn together(store: &Store, messages: Vec<Message>) -> Result<Vec<Appended>, AppendError> {
+    let (sender, receiver) = mpsc::channel();
+    let done = move |result| sender.send(result).expect("one answer is waited for");
+    store.append_all(messages, Box::new(done));
+    let answer = receiver.recv().expect("an answer");
+    assert!(receiver.recv().is_err(), "one answer only");
+    answer
+}
+
+#[test]
+fn messages_that_belong_together_lie_together() {
+    const BATCHES: usize = 20;
+    const EACH: usize = 10;
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    let mut stored = Vec::new();
+    std::thread::scope(|scope| {
+        let send = |thread: u8| {
+            let list = || vec![message("T", 0, &[thread; 500], None); EACH];
+            let all = (0..BATCHES).map(|_| together(&store, list()).expect("stored"));
+            all.collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..3).map(|n| scope.spawn(move || send(n))).collect();
+        for thread in threads {
+            stored.extend(thread.join().expect("no panic"));
+        }
+    });
+    let mut rolled = false;
+    for batch in &stored {
+        let (first, last) = (batch[0], batch[EACH - 1]);
+        assert_eq!(
+            first.position / SEGMENT_BYTES,
+            last.position / SEGMENT_BYTES
+        );
+        rolled |= first.position % SEGMENT_BYTES == 0;
+        for (at, one) in batch.iter().enumerate() {
+            assert_eq!(one.queue_offset, first.queue_offset + at as i64);
+            let bytes = u64::from(first.bytes);
+            assert_eq!(one.position, first.position + at as u64 * bytes);
+        }
+    }
+    assert!(rolled, "no batch went to the next file as a whole");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(bodies(&store, "T", 0).len(), 3 * BATCHES * EACH);
+}
+
+#[test]
+fn messages_that_belong_together_are_refused_together() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path());
+    assert_eq!(together(&store, Vec::new()), Ok(Vec::new()));
+    let list = |bytes| vec![message("T", 0, &vec![0; bytes], None); 4];
+    let refused = together(&store, list(SEGMENT_BYTES as usize / 4));
+    assert!(
+        matches!(refused, Err(AppendError::RecordTooLarge { .. })),
+        "{refused:?}"
+    );
+    let mut bad = list(10);
+    bad[3] = message(&"t".repeat(256), 0, b"x", None);
+    let refused = together(&store, bad);
+    assert!(
+        matches!(refused, Err(AppendError::Message(_))),
+        "{refused:?}"
+    );
+    assert_eq!(store.range("T", 0), None, "nothing of them is there");
+    assert_eq!(together(&store, list(10)).map(|list| list.len()), Ok(4));
+    store.close();
+    assert_eq!(together(&store, list(10)), Err(AppendError::Closed));
+}
+
 #[test]
 fn prepared_messages_take_no_queue_offset() {
     let dir = tempfile::tempdir().expect("dir");

@@ -1,6 +1,7 @@
 //! The bytes of Gantry's own files; docs/spec/store.md describes them.
 
 use super::*;
+use crate::keys::Key;
 use crate::run::{self, Entry, Part, Run, Stretch};
 use crate::state::{self, Epoch};
 
@@ -39,7 +40,10 @@ fn a_run() {
         end: 512,
         last_ms: 8,
     };
-    run::write(&path, stretch, &parts, &mut entries.into_iter().map(Ok)).expect("written");
+    let keys = [(1, 256), (7, 257), (7, 257), (7, 511)];
+    let keys = keys.map(|(hash, position)| Key { hash, position });
+    let (mut all, mut keys) = (entries.into_iter().map(Ok), keys.into_iter().map(Ok));
+    run::write(&path, stretch, &parts, &mut all, &mut keys).expect("written");
     let bytes = std::fs::read(&path).expect("read");
 
     let row = |topic: &[u8], rest: (i32, i64, u32, u64, i64, i64)| {
@@ -65,19 +69,35 @@ fn a_run() {
         \0\0\0\0\0\0\0\x0e\0\0\0\x0f\0\0\0\0\0\0\0\x10"
         .to_vec();
     page.extend_from_slice(&crc32fast::hash(&page).to_be_bytes());
-    let mut header = b"GANTRYRN\0\x01\0\x02\
+    let mut keys = b"\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\x01\0\0\0\x07\0\0\0\xff".to_vec();
+    keys.extend_from_slice(&crc32fast::hash(&keys).to_be_bytes());
+    let mut header = b"GANTRYRN\0\x01\0\x03\
         \0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\x08\
-        \0\x01\0\0\0\0\0\0\0\x54\0\0\0\0\0\0\0\x5b"
+        \0\x01\0\0\0\0\0\0\0\x6a\0\0\0\0\0\0\0\x5b"
         .to_vec();
     header.extend_from_slice(&crc32fast::hash(&directory).to_be_bytes());
-    header.extend_from_slice(b"\0\x02\0\0\0\0\0\0\0\xaf\0\0\0\0\0\0\0\x40");
+    header.extend_from_slice(b"\0\x02\0\0\0\0\0\0\0\xc5\0\0\0\0\0\0\0\x40");
     header.extend_from_slice(&crc32fast::hash(&page).to_be_bytes());
+    header.extend_from_slice(b"\0\x03\0\0\0\0\0\0\x01\x05\0\0\0\0\0\0\0\x1c");
+    header.extend_from_slice(&crc32fast::hash(&keys).to_be_bytes());
     header.extend_from_slice(&crc32fast::hash(&header).to_be_bytes());
-    assert_eq!(bytes, [header, directory, page].concat());
+    assert_eq!(bytes, [header, directory, page, keys].concat());
 
     let (run, found) = Run::open(&path).expect("read").expect("intact");
     assert_eq!((run.stretch, &found[..]), (stretch, &parts[..]));
     assert_eq!(run.read(1, 9, Wait::ForDisk).expect("read"), entries[1..]);
+    for (hash, below, found) in [
+        (0, 999, vec![]),
+        (1, 999, vec![256]),
+        (7, 512, vec![257, 511]),
+        (7, 511, vec![257]),
+        (7, 257, vec![]),
+        (8, 999, vec![]),
+    ] {
+        let numbers = run.keys_of(hash, below).expect("read");
+        let positions: Vec<_> = numbers.map(|n| run.key(n).expect("read")).collect();
+        assert_eq!(positions, found, "{hash} below {below}");
+    }
 }
 
 #[test]
@@ -105,8 +125,21 @@ fn pages_of_a_run() {
             last_ms: 0,
         };
         let mut entries = (0..u64::from(count)).map(|n| Ok(entry(n)));
-        run::write(&path, stretch, &[part], &mut entries).expect("written");
+        let hash = |n: u64| (n * 7 / 9 * 3_000_000) as u32;
+        let key = |n| Key {
+            hash: hash(n),
+            position: n,
+        };
+        let mut keys = (0..u64::from(count)).map(|n| Ok(key(n)));
+        run::write(&path, stretch, &[part], &mut entries, &mut keys).expect("written");
         let (run, _) = Run::open(&path).expect("read").expect("intact");
+        for n in 0..u64::from(count) {
+            let same = (0..u64::from(count)).filter(|other| hash(*other) == hash(n));
+            let found = run.keys_of(hash(n), 9999).expect("read");
+            let found: Vec<_> = found.map(|n| run.key(n).expect("read")).collect();
+            assert_eq!(found, same.collect::<Vec<_>>(), "{n} of {count}");
+            assert!(run.keys_of(hash(n) + 1, 9999).expect("read").is_empty());
+        }
         for (first, wanted) in [(0, 1), (0, 1000), (203, 1), (203, 2), (204, 300), (999, 5)] {
             let found = run.read(first, wanted, Wait::ForDisk).expect("read");
             let end = (first + wanted).min(u64::from(count));

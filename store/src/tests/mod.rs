@@ -2,6 +2,7 @@
 //! with segments of 64 KiB and a clock that moves a millisecond a call.
 
 mod append;
+mod keys;
 mod recovery;
 mod retention;
 mod formats;
