@@ -136,10 +136,20 @@ impl Survey {
         let segment_bytes = segment_bytes_of(dir)?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         let identity = identify(dir, cluster, broker, segment_bytes)?;
-        let everything = Adopted {
-            end: u64::MAX,
-            ..Adopted::default()
+        let again = check_whole(dir).is_err();
+        // An interrupted adoption is made from the beginning.
+        let mut everything = if again {
+            Adopted::default()
+        } else {
+            Adopted::load(dir)?
         };
+        everything.end = u64::MAX;
+        let hidden = exported::hidden(dir)?;
+        for queue in &hidden {
+            let begins = everything.begins.entry(queue.topic.clone()).or_default();
+            begins.insert(queue.queue, queue.begin);
+        }
+        let adopted = everything.clone();
         let segments = Segments::open(dir, segment_bytes, everything)?;
         let mut survey = Self {
             dir: dir.to_owned(),
@@ -147,8 +157,8 @@ impl Survey {
             identity,
             segments,
             queues: BTreeMap::new(),
-            adopted: Adopted::default(),
-            again: check_whole(dir).is_err(),
+            adopted,
+            again,
             report: Report::default(),
         };
         survey.report.unclean = dir.join("abort").exists();
@@ -156,6 +166,12 @@ impl Survey {
         let found = survey.read_log(each)?;
         let java = survey.java_queues()?;
         survey.settle(found, &java);
+        for queue in hidden {
+            let (min, max) = (queue.next, queue.next);
+            let key = (Arc::from(queue.topic), queue.queue);
+            survey.queues.entry(key).or_insert(Range { min, max });
+        }
+        survey.report.idle_queues = survey.queues.len() - survey.report.queues;
         Ok(survey)
     }
 
@@ -218,8 +234,7 @@ impl Survey {
             )?;
             let word = u64::from_be_bytes(bytes);
             let (size, magic) = ((word >> 32) as u32, word as u32);
-            let large = matches!(magic, MAGIC_V1 | MAGIC_V2) && u64::from(size) <= left;
-            if large && head(bytes).is_none() {
+            if matches!(magic, MAGIC_V1 | MAGIC_V2) && head(bytes).is_none() {
                 return Err(AdoptError::RecordTooLarge {
                     position: end,
                     bytes: size,
@@ -278,6 +293,7 @@ impl Survey {
     fn settle(&mut self, found: HashMap<Arc<str>, BTreeMap<i32, Found>>, java: &[JavaQueue]) {
         let ends = java.iter().filter_map(|queue| Some(queue.last?.1));
         let dispatched = ends.max().unwrap_or(0);
+        let log_start = self.report.log_start;
         let known: HashMap<(&str, i32), &JavaQueue> = java
             .iter()
             .map(|queue| ((queue.topic.as_str(), queue.id), queue))
@@ -286,8 +302,8 @@ impl Survey {
             for (id, queue) in queues {
                 let java = known.get(&(&*topic, id));
                 // Java has looked at all of its records, and keeps none: its topic was deleted.
-                let deleted =
-                    queue.last < dispatched && java.is_none_or(|java| java.last.is_none());
+                let keeps = |java: &JavaQueue| java.last.is_some_and(|(at, _)| at >= log_start);
+                let deleted = queue.last < dispatched && !java.is_some_and(|java| keeps(java));
                 let mut range = Range {
                     min: queue.first,
                     max: queue.next,
@@ -314,7 +330,6 @@ impl Survey {
             let key = (Arc::from(queue.topic.as_str()), queue.id);
             self.queues.entry(key).or_insert(Range { min, max });
         }
-        self.report.idle_queues = self.queues.len() - self.report.queues;
         self.adopted.end = self.report.log_end;
     }
 

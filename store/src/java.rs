@@ -15,9 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use crate::exported::{self, Exported};
-use crate::fs::{self, DirLock};
+use crate::exported::{self, Exported, Hidden};
+use crate::fs::{self, DirLock, Wait};
 use crate::identity::Identity;
+use crate::index::Queue;
 use crate::open::Inner;
 use crate::recover::recover;
 use crate::{OpenError, Options, ReadError};
@@ -89,11 +90,13 @@ pub fn export(
         segment_bytes: inner.segments.segment_bytes,
         ..Report::default()
     };
+    let mut hidden = Vec::new();
     for queue in inner.index.queues() {
         check_name(&queue.topic)?;
         let messages = queues::write(&inner, &queue, delays_ms)?;
         report.queues += usize::from(messages > 0);
         report.messages += messages;
+        hidden.extend(hidden_of(&inner, &queue, log_end)?);
     }
     keys::write(
         &dir.join("index"),
@@ -107,7 +110,7 @@ pub fn export(
     }
     let checkpoint = checkpoint(inner.progress.last_ms.load(Ordering::Relaxed), log_end);
     fs::write_atomic(&dir.join("checkpoint"), &checkpoint)?;
-    exported::write(dir, log_end, configs)?;
+    exported::write(dir, log_end, configs, &hidden)?;
     rustix::fs::syncfs(File::open(dir)?).map_err(io::Error::from)?;
     // Last, since it takes `abort` away and lets go of the lock.
     inner.finish()?;
@@ -121,6 +124,21 @@ pub(crate) fn check_untouched(dir: &Path, segment_bytes: u64) -> Result<(), Open
         Exported::Unchanged => Ok(exported::remove(dir)?),
         Exported::Not => Ok(()),
     }
+}
+
+/// The queue, if the log holds messages of it that are not shown.
+fn hidden_of(inner: &Inner, queue: &Queue, log_end: u64) -> Result<Option<Hidden>, ReadError> {
+    let range = queue.range();
+    if queue.first_kept() >= range.min {
+        return Ok(None);
+    }
+    let first = inner.entries(queue, range.min, 1, Wait::ForDisk)?;
+    Ok(Some(Hidden {
+        topic: queue.topic.to_string(),
+        queue: queue.id,
+        begin: first.first().map_or(log_end, |entry| entry.position),
+        next: range.max,
+    }))
 }
 
 /// Store times of the log, the queues and the key index, then the log's end twice.

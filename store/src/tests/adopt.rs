@@ -8,8 +8,6 @@ use crate::adopt::{AdoptError, Report, Survey};
 use crate::java::export;
 use crate::{Range, base};
 
-const PLACEHOLDER: (u64, u32) = (0, i32::MAX as u32);
-
 /// A Java broker's directory in the making.
 struct Java {
     dir: tempfile::TempDir,
@@ -237,7 +235,6 @@ fn a_java_directory_is_adopted() {
         let dir = dir.path();
         let error = try_open(dir, options()).expect_err("not yet");
         assert!(matches!(error, OpenError::NotGantry(_)), "{error}");
-        let before = copy_of(dir);
         let report = adopt(dir).expect("adopted");
         assert_eq!((report.log_start, report.log_end), (2 * SEGMENT_BYTES, end));
         assert_eq!((report.unclean, report.idle_queues), (unclean, 2));
@@ -263,7 +260,6 @@ fn a_java_directory_is_adopted() {
         drop(store);
         let again = adopt(dir).expect_err("it is Gantry's");
         assert!(matches!(again, AdoptError::Gantry(_)), "{again}");
-        drop(before);
     }
 }
 
@@ -271,7 +267,6 @@ fn a_java_directory_is_adopted() {
 fn an_interrupted_adoption_is_completed() {
     let obstacles = [
         "gantry/adopted.tmp",
-        "gantry/index/00000000000000131072.index.tmp",
         "gantry/base.tmp",
         "gantry/checkpoint.tmp",
         "gantry/identity.tmp",
@@ -341,7 +336,11 @@ fn there_and_back_and_there() {
         "{other}"
     );
     let report = adopt(dir).expect("adopted again");
-    assert_eq!(report.left_out, 0 + 120);
+    assert_eq!(
+        (report.left_out, report.idle_queues),
+        (0, 2),
+        "known to be left out"
+    );
     let store = open(dir);
     let epoch = (Arc::from(crate::state::TOPIC), 0);
     let without = |ranges: Vec<(Arc<str>, i32, Range)>| -> Vec<_> {
