@@ -11,6 +11,8 @@ use protocol::topic::validate_topic;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::retain::Rules;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
@@ -33,6 +35,18 @@ pub struct Config {
     /// Length of a log segment, fixed when the store is created; absent: by the volume's size.
     #[serde(default)]
     pub segment_bytes: Option<u64>,
+    /// How long messages are kept, such as `72h` or `90s`; absent: `fileReservedTime`.
+    #[serde(default, deserialize_with = "time_span")]
+    pub retention: Option<Duration>,
+    /// Above it, log files go early that every group has consumed.
+    #[serde(default = "percent::<75>")]
+    pub disk_used_percent_clean: u8,
+    /// Above it, sends are refused.
+    #[serde(default = "percent::<90>")]
+    pub disk_used_percent_reject: u8,
+    /// Above it, log files go early that somebody has still to consume.
+    #[serde(default)]
+    pub delete_unconsumed_when_full: bool,
     #[serde(default)]
     pub limits: Limits,
     /// RocketMQ's own broker properties, as far as they mean something here.
@@ -127,12 +141,15 @@ pub struct Properties {
     /// ms
     pub register_name_server_period: u64,
     pub region_id: String,
+    /// How long messages are kept, in hours.
+    pub file_reserved_time: u64,
 }
 
 impl Properties {
     const KEYS: &[&str] = &[
         "autoCreateSubscriptionGroup",
         "defaultTopicQueueNums",
+        "fileReservedTime",
         "longPollingEnable",
         "maxMessageSize",
         "regionId",
@@ -150,6 +167,7 @@ impl Properties {
         match key {
             "autoCreateSubscriptionGroup" => parse(value, &mut self.auto_create_subscription_group),
             "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
+            "fileReservedTime" => parse(value, &mut self.file_reserved_time),
             "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
             "regionId" => parse(value, &mut self.region_id),
@@ -173,6 +191,7 @@ impl Default for Properties {
             short_polling_time_mills: 1_000,
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
+            file_reserved_time: 72,
         }
     }
 }
@@ -248,6 +267,7 @@ impl Config {
                 format!("{} is no address of a host", self.store_host),
             ));
         }
+        self.check_retention()?;
         let properties = &self.properties;
         if !(1..=1024).contains(&properties.default_topic_queue_nums) {
             return Err(("properties.defaultTopicQueueNums", "1 to 1024".into()));
@@ -262,6 +282,65 @@ impl Config {
             ));
         }
         Ok(())
+    }
+}
+
+impl Config {
+    fn check_retention(&self) -> Result<(), (&'static str, String)> {
+        if !(1..=HOURS_MAX).contains(&self.properties.file_reserved_time) {
+            let reason = format!("1 to {HOURS_MAX} hours");
+            return Err(("properties.fileReservedTime", reason));
+        }
+        let (clean, reject) = (self.disk_used_percent_clean, self.disk_used_percent_reject);
+        if !(1..=100).contains(&reject) {
+            return Err(("diskUsedPercentReject", "1 to 100".into()));
+        }
+        if !(1..=reject).contains(&clean) {
+            let reason = format!("1 to diskUsedPercentReject, {reject}");
+            return Err(("diskUsedPercentClean", reason));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn retention_rules(&self) -> Rules {
+        let hours = Duration::from_hours(self.properties.file_reserved_time);
+        Rules {
+            keep: self.retention.unwrap_or(hours),
+            clean_percent: self.disk_used_percent_clean,
+            reject_percent: self.disk_used_percent_reject,
+            delete_unconsumed: self.delete_unconsumed_when_full,
+        }
+    }
+}
+
+/// A hundred years.
+const HOURS_MAX: u64 = 876_000;
+
+fn percent<const PERCENT: u8>() -> u8 {
+    PERCENT
+}
+
+/// `90s`, `15m`, `72h` or `3d`.
+fn time_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.char_indices().next_back().and_then(|(at, unit)| {
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => return None,
+        };
+        let count: u64 = text.get(..at)?.parse().ok()?;
+        count.checked_mul(seconds)
+    });
+    match parsed {
+        Some(seconds) if (1..=HOURS_MAX * 3_600).contains(&seconds) => {
+            Ok(Some(Duration::from_secs(seconds)))
+        }
+        _ => Err(D::Error::custom(format!(
+            "{text:?} is no time such as 90s, 15m, 72h or 3d"
+        ))),
     }
 }
 
@@ -328,6 +407,27 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
     }
 
     #[test]
+    fn the_retention_is_a_time_span_or_javas_hours() {
+        for (line, seconds) in [
+            ("", 72 * 3_600),
+            ("retention: 90s", 90),
+            ("retention: 15m", 900),
+            ("retention: 3d", 3 * 86_400),
+            ("properties: {fileReservedTime: '48'}", 48 * 3_600),
+            ("retention: 1h\nproperties: {fileReservedTime: 48}", 3_600),
+        ] {
+            let text = GOOD.replace(
+                "properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}",
+                line,
+            );
+            let config = Config::parse(&text, Path::new("broker.yaml")).expect(line);
+            let rules = config.retention_rules();
+            assert_eq!(rules.keep.as_secs(), seconds, "{line}");
+            assert_eq!((rules.clean_percent, rules.reject_percent), (75, 90));
+        }
+    }
+
+    #[test]
     fn errors_name_key_and_line() {
         for (from, to, expect) in [
             (
@@ -369,6 +469,22 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "storeHost: 0.0.0.0:10911 is no address",
             ),
             ("cluster: c\n", "", "missing field `cluster`"),
+            (
+                "flush: sync",
+                "retention: 3 days",
+                "retention: \"3 days\" is no time such as 90s, 15m, 72h or 3d",
+            ),
+            ("flush: sync", "retention: 0s", "is no time such as"),
+            (
+                "flush: sync",
+                "diskUsedPercentClean: 91",
+                "diskUsedPercentClean: 1 to diskUsedPercentReject, 90",
+            ),
+            (
+                "maxMessageSize: 1024",
+                "fileReservedTime: 0",
+                "properties.fileReservedTime: 1 to 876000 hours",
+            ),
         ] {
             let text = GOOD.replace(from, to);
             let error = Config::parse(&text, Path::new("broker.yaml"))

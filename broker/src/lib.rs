@@ -4,6 +4,11 @@
 //! - [`config`]: what the process is told
 //! - [`request`]: one match over the request codes, a file a family
 //! - [`tables`]: topics, groups and offsets, derived from state records of the log
+//! - [`base`]: the tables as of a position, so that old log files can go
+//! - [`tick`]: how often offsets are written
+//! - [`retain`]: which log files go
+//! - [`upkeep`]: the loop that lets them go
+//! - [`export`]: the tables as Java's JSON files
 //! - [`clients`]: who is connected, as what
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
@@ -14,6 +19,11 @@
 pub mod config;
 pub mod request;
 pub mod tables;
+mod base;
+mod tick;
+pub mod retain;
+mod upkeep;
+mod export;
 pub mod clients;
 pub mod hold;
 pub mod register;

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use net::http;
 use net::server::Counts;
@@ -24,12 +24,9 @@ use crate::metrics::Metrics;
 use crate::register::{self, Registration};
 use crate::request::state_record;
 use crate::tables::{Change, Tables};
-use crate::{Broker, Config, config, endpoint};
+use crate::{Broker, Config, base, config, endpoint, export, tick, upkeep};
 
 pub const STOP_MAX: Duration = Duration::from_secs(10);
-
-/// Consumer offsets are written once a tick.
-const OFFSETS_TICK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -84,6 +81,7 @@ pub async fn run(
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(write_offsets(Arc::clone(&broker), stop.clone()));
+    loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
     for index in 0..config.name_servers.len() {
         loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
     }
@@ -107,12 +105,21 @@ pub async fn run(
         tracing::warn!("background loops did not end in time");
     }
     let closing = Arc::clone(&broker);
-    let closed = tokio::task::spawn_blocking(move || closing.store.close()).await;
+    let closed = tokio::task::spawn_blocking(move || close(&closing)).await;
     if let Err(error) = closed {
         return Err(RunError::State(error.to_string()));
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Leaves a base and the JSON files of all that has been written, then closes the store.
+pub(crate) fn close(broker: &Arc<Broker>) {
+    if let Err(error) = base::write(broker) {
+        tracing::warn!(error, "no base is written");
+    }
+    export::write(broker);
+    broker.store.close();
 }
 
 /// On Kubernetes: the slice to write and this pod's address.
@@ -127,7 +134,7 @@ fn place(config: &Config) -> Result<Option<(config::Kubernetes, IpAddr)>, RunErr
     Ok(Some((kubernetes, pod_ip)))
 }
 
-fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
+pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
     let holds = Arc::new(Holds::new(config.limits.held_pulls_max));
     let arrived = Arc::clone(&holds);
     let options = store::Options {
@@ -137,6 +144,7 @@ fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
         },
         segment_bytes: config.segment_bytes,
         append_queue_max: config.limits.append_queue_max,
+        disk_used_percent_max: config.disk_used_percent_reject,
         ..store::Options::new(&config.cluster, &config.broker, config.store_host, unix_ms)
     };
     let store = Store::open(
@@ -166,7 +174,8 @@ fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
     })
 }
 
-/// Rebuilds the tables from the state records of the log.
+/// Rebuilds the tables from the base, the state records above it, and the JSON files that another
+/// program has changed.
 pub fn replay(
     store: &Store,
     cluster: &str,
@@ -179,20 +188,21 @@ pub fn replay(
         bytes_max: 4 << 20,
         scan_max: 1_024,
     };
-    let mut from = store.range(STATE_TOPIC, 0).unwrap_or_default().min;
+    let mut from = base::read(store, &mut tables)?;
     let broken = |error: &dyn std::fmt::Display| RunError::State(error.to_string());
     loop {
         let read = store
             .read(STATE_TOPIC, 0, from, &limits, &mut |_| true, Wait::ForDisk)
             .map_err(|error: ReadError| broken(&error))?;
         if read.status != ReadStatus::Found {
+            export::import(store, &mut tables)?;
             return Ok(tables);
         }
         for bytes in &read.records {
             let record = Record::decode(bytes).map_err(|error| broken(&error))?;
             for entry in state::decode(record.body).map_err(|error| broken(&error))? {
                 if let Some(change) = Change::decode(entry).map_err(|error| broken(&error))? {
-                    tables.apply(change, record.store_ms);
+                    base::apply(store, &mut tables, change, record.position, record.store_ms);
                 }
             }
         }
@@ -200,14 +210,16 @@ pub fn replay(
     }
 }
 
-/// Writes the consumer offsets that changed, once a tick, and what is left at the stop.
+/// Writes the consumer offsets that changed, once a tick, and what is left at the stop at once.
 async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut pause = tick::next(0, 0, Duration::ZERO);
+    let (mut written_at, mut log_bytes) = (Instant::now(), 0);
     loop {
         tokio::select! {
             () = broker.offsets_dirty.notified() => {}
             () = stop.cancelled() => {}
         }
-        let tick = tokio::time::sleep(OFFSETS_TICK);
+        let tick = tokio::time::sleep(pause);
         let stopping = tokio::select! {
             () = tick => false,
             () = stop.cancelled() => true,
@@ -216,6 +228,9 @@ async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
         if !offsets.is_empty() {
             // They count already: to apply them again at the commit could undo newer ones.
             let record = state_record(&[Change::Offsets(offsets)]);
+            let bytes = broker.store.status().appended_bytes;
+            pause = tick::next(record.len() as u64, bytes - log_bytes, written_at.elapsed());
+            (written_at, log_bytes) = (Instant::now(), bytes);
             broker.write(record, |written| {
                 if let Err(refusal) = written {
                     tracing::warn!(%refusal, "consumer offsets not written");

@@ -11,6 +11,7 @@ mod offset;
 mod send;
 mod topic;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,8 +23,8 @@ use protocol::{Frame, Refusal, RequestCode, ResponseCode};
 use store::state::{self, Entry};
 use store::{AppendError, Appended};
 
-use crate::Broker;
 use crate::tables::Change;
+use crate::{Broker, base};
 
 /// The answer, or the promise that it comes through the peer.
 type Answer = Result<Option<Frame>, Refusal>;
@@ -98,7 +99,8 @@ impl Broker {
                 let mut tables = broker.tables_mut();
                 let mut registered = false;
                 for change in changes {
-                    registered |= tables.apply(change, appended.store_ms);
+                    let (position, ms) = (appended.position, appended.store_ms);
+                    registered |= base::apply(&broker.store, &mut tables, change, position, ms);
                 }
                 drop(tables);
                 if registered {
@@ -115,18 +117,7 @@ impl Broker {
         record: Bytes,
         done: impl FnOnce(Result<Appended, Refusal>) + Send + 'static,
     ) {
-        let message = Message {
-            topic: STATE_TOPIC.into(),
-            queue: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_ms: crate::process::unix_ms(),
-            born_host: self.config.store_host,
-            reconsume_times: 0,
-            prepared_offset: 0,
-            body: record,
-            properties: Bytes::new(),
-        };
+        let message = state_message(record, self.config.store_host);
         let then = |appended: Result<_, AppendError>| {
             done(appended.map_err(|error| append_refusal(&error)));
         };
@@ -148,6 +139,22 @@ impl Broker {
             };
             broker.reply(&request, &answer, &peer, received);
         });
+    }
+}
+
+/// A state record on its way to the log.
+pub(crate) fn state_message(record: Bytes, host: SocketAddr) -> Message {
+    Message {
+        topic: STATE_TOPIC.into(),
+        queue: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_ms: crate::process::unix_ms(),
+        born_host: host,
+        reconsume_times: 0,
+        prepared_offset: 0,
+        body: record,
+        properties: Bytes::new(),
     }
 }
 

@@ -12,19 +12,25 @@
 //! 4  group set        JSON as in subscriptionGroup.json
 //! 5  group deleted    u8 whether its offsets go too, its name
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
+//! 16 queue minimums   repeated { topic: u16 length + text; queue i32; offset i64 }
 //! ```
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod java;
+mod snapshot;
+
+pub use snapshot::Consumers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Buf;
 use protocol::body::{
-    ConsumerOffsetTable, DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig,
-    SubscriptionGroupTable, TopicConfig, TopicConfigTable,
+    DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, TopicConfig,
+    TopicConfigTable,
 };
-use protocol::json::{from_fastjson, to_fastjson, to_json};
+use protocol::json::{from_fastjson, to_json};
 use protocol::topic::{self, DEFAULT_TOPIC};
 use store::state::Entry;
 
@@ -33,14 +39,20 @@ const KIND_TOPIC_DELETED: u8 = 3;
 const KIND_GROUP: u8 = 4;
 const KIND_GROUP_DELETED: u8 = 5;
 const KIND_OFFSETS: u8 = 6;
+const KIND_MINS: u8 = 16;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     Topic(TopicConfig),
     TopicDeleted(String),
     Group(SubscriptionGroupConfig),
-    GroupDeleted { group: String, clean_offsets: bool },
+    GroupDeleted {
+        group: String,
+        clean_offsets: bool,
+    },
     Offsets(Vec<Offset>),
+    /// The store shows no message below; it keeps the minimum itself.
+    Mins(Vec<QueueMin>),
 }
 
 /// How far a group has consumed one queue.
@@ -50,6 +62,13 @@ pub struct Offset {
     pub group: String,
     pub queue: i32,
     pub offset: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueMin {
+    pub topic: String,
+    pub queue: i32,
+    pub min: i64,
 }
 
 /// The entry can't be read: written by a later release, or not by us.
@@ -206,6 +225,7 @@ impl Tables {
                 }
                 false
             }
+            Change::Mins(_) => false,
         }
     }
 
@@ -230,34 +250,6 @@ impl Tables {
             topic_config_table,
         }
     }
-
-    /// The JSON files of a Java broker's `config` directory that hold these tables.
-    pub fn java_files(&self) -> Vec<(String, String)> {
-        let data_version = self.version;
-        let groups = self
-            .groups
-            .iter()
-            .map(|(name, group)| (name.clone(), (**group).clone()));
-        let groups = SubscriptionGroupTable {
-            data_version,
-            subscription_group_table: groups.collect(),
-        };
-        let offsets = self
-            .offsets
-            .iter()
-            .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
-        let offsets = ConsumerOffsetTable {
-            data_version,
-            offset_table: offsets.collect(),
-        };
-        [
-            ("topics.json", to_fastjson(&self.registered_topics())),
-            ("subscriptionGroup.json", to_fastjson(&groups)),
-            ("consumerOffset.json", to_fastjson(&offsets)),
-        ]
-        .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
-        .into()
-    }
 }
 
 impl Change {
@@ -278,14 +270,21 @@ impl Change {
             Self::Offsets(offsets) => {
                 let mut out = Vec::new();
                 for offset in offsets {
-                    for text in [&offset.topic, &offset.group] {
-                        out.extend((text.len() as u16).to_be_bytes());
-                        out.extend(text.as_bytes());
-                    }
+                    put_text(&mut out, &offset.topic);
+                    put_text(&mut out, &offset.group);
                     out.extend(offset.queue.to_be_bytes());
                     out.extend(offset.offset.to_be_bytes());
                 }
                 (KIND_OFFSETS, out)
+            }
+            Self::Mins(mins) => {
+                let mut out = Vec::new();
+                for min in mins {
+                    put_text(&mut out, &min.topic);
+                    out.extend(min.queue.to_be_bytes());
+                    out.extend(min.min.to_be_bytes());
+                }
+                (KIND_MINS, out)
             }
         }
     }
@@ -324,6 +323,9 @@ impl Change {
             KIND_OFFSETS => Self::Offsets(
                 decode_offsets(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),
+            KIND_MINS => Self::Mins(
+                decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
+            ),
             _ => {
                 return Err(broken(
                     "the kind is unknown; a later release wrote it".into(),
@@ -333,13 +335,31 @@ impl Change {
     }
 }
 
-fn decode_offsets(mut payload: &[u8]) -> Option<Vec<Offset>> {
-    fn text(payload: &mut &[u8]) -> Option<String> {
-        let len = payload.try_get_u16().ok()? as usize;
-        let (text, rest) = payload.split_at_checked(len)?;
-        *payload = rest;
-        String::from_utf8(text.to_vec()).ok()
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u16).to_be_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn text(payload: &mut &[u8]) -> Option<String> {
+    let len = payload.try_get_u16().ok()? as usize;
+    let (text, rest) = payload.split_at_checked(len)?;
+    *payload = rest;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+fn decode_mins(mut payload: &[u8]) -> Option<Vec<QueueMin>> {
+    let mut mins = Vec::new();
+    while !payload.is_empty() {
+        mins.push(QueueMin {
+            topic: text(&mut payload)?,
+            queue: payload.try_get_i32().ok()?,
+            min: payload.try_get_i64().ok()?,
+        });
     }
+    Some(mins)
+}
+
+fn decode_offsets(mut payload: &[u8]) -> Option<Vec<Offset>> {
     let mut offsets = Vec::new();
     while !payload.is_empty() {
         offsets.push(Offset {
@@ -429,6 +449,15 @@ mod tests {
                 Change::Offsets(vec![offset("T", "g", 1, 258)]),
                 6,
                 b"\0\x01T\0\x01g\0\0\0\x01\0\0\0\0\0\0\x01\x02",
+            ),
+            (
+                Change::Mins(vec![QueueMin {
+                    topic: "T".into(),
+                    queue: 1,
+                    min: 258,
+                }]),
+                16,
+                b"\0\x01T\0\0\0\x01\0\0\0\0\0\0\x01\x02",
             ),
         ];
         for (change, kind, payload) in rows {

@@ -1,5 +1,7 @@
 //! A broker on loopback, spoken to by frames.
 
+mod upkeep;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
 pub mod export;
+pub mod retention;
 pub mod life;
 pub mod pages;
 
@@ -37,6 +38,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         routes::rows(),
         crash::rows(),
         export::rows(),
+        retention::rows(),
         life::rows(),
         pages::rows(),
         vec![(

@@ -367,7 +367,8 @@ impl Survey {
         checkpoint.write(&dir)?;
         self.identity.write(&dir)?;
         self.move_aside()?;
-        for gone in ["abort", "gantry/exported", MARKER] {
+        // Whatever the JSON files say is in the state.
+        for gone in ["abort", "gantry/exported", "config/gantry.json", MARKER] {
             fs::remove_if_exists(&dir.join(gone))?;
         }
         fs::sync_dir(&dir.join("gantry"))?;

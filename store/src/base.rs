@@ -9,8 +9,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
@@ -71,8 +71,9 @@ impl Store {
     /// records below it say. Returns when it is on disk, after all that is readable now.
     pub fn write_base(&self, position: u64, state: Bytes) -> io::Result<()> {
         let inner = &self.inner;
-        let mut written = inner.base.lock().unwrap_or_else(|held| held.into_inner());
-        if position <= *written {
+        let writing = inner.base_writing.lock();
+        let _writing = writing.unwrap_or_else(PoisonError::into_inner);
+        if position <= inner.progress.base.load(Ordering::Acquire) {
             return Ok(());
         }
         // A consumer's offset in the state may count messages above `position`.
@@ -88,7 +89,7 @@ impl Store {
             state,
         };
         write(&inner.dir, &base)?;
-        *written = position;
+        inner.progress.base.store(position, Ordering::Release);
         Ok(())
     }
 }

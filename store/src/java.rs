@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::index::Queue;
 use crate::open::Inner;
 use crate::recover::recover;
-use crate::{OpenError, Options, ReadError};
+use crate::{OpenError, Options, ReadError, configs};
 
 const CHECKPOINT_BYTES: u64 = 4096;
 /// Derived by a Java broker, from a log that was not this one.
@@ -57,14 +57,14 @@ pub enum ExportError {
     Name(String),
 }
 
-/// Makes `dir` one that a Java broker opens with every message. `configs` are names and contents
-/// of the files under `config/`, `delays_ms` what a delay level means, the first being level 1.
+/// Makes `dir` one that a Java broker opens with every message. `files` are names and contents
+/// of those under `config/`, `delays_ms` what a delay level means, the first being level 1.
 pub fn export(
     dir: &Path,
-    configs: &[(String, String)],
+    files: &[(String, String)],
     delays_ms: &[i64],
 ) -> Result<Report, ExportError> {
-    for (name, _) in configs {
+    for (name, _) in files {
         check_name(name)?;
     }
     if !dir.join("gantry").is_dir() {
@@ -104,13 +104,10 @@ pub fn export(
         log_end,
         keys::Size::JAVA,
     )?;
-    fs::create_dir_all(&dir.join("config"))?;
-    for (name, content) in configs {
-        fs::write_atomic(&dir.join("config").join(name), content.as_bytes())?;
-    }
+    configs::write(dir, files)?;
     let checkpoint = checkpoint(inner.progress.last_ms.load(Ordering::Relaxed), log_end);
     fs::write_atomic(&dir.join("checkpoint"), &checkpoint)?;
-    exported::write(dir, log_end, configs, &hidden)?;
+    exported::write(dir, log_end, files, &hidden)?;
     rustix::fs::syncfs(File::open(dir)?).map_err(io::Error::from)?;
     // Last, since it takes `abort` away and lets go of the lock.
     inner.finish()?;

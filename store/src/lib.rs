@@ -16,6 +16,7 @@
 //! * `base`: what records say whose files are deleted;
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
+//! * `configs`: the tables as JSON;
 //! * `java`, `exported`: the directory as the Java broker wants it;
 //! * `adopt`, `adopted`: a directory that a Java broker has written.
 //!
@@ -42,6 +43,7 @@ mod identity;
 mod checkpoint;
 mod envelope;
 pub mod state;
+mod configs;
 pub mod java;
 pub mod adopt;
 mod adopted;
@@ -157,6 +159,8 @@ pub struct Status {
     pub flushed: u64,
     /// The index below is on disk.
     pub indexed: u64,
+    /// Position of the base that was written last.
+    pub base: u64,
     pub segment_bytes: u64,
     pub volume: Option<Volume>,
     /// Since the store was opened.

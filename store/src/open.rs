@@ -57,8 +57,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Keeper,
     pub(crate) progress: Progress,
     pub(crate) checkpoint: Mutex<Checkpoint>,
-    /// Position of the base that was written last.
-    pub(crate) base: Mutex<u64>,
+    /// Held while a base is written.
+    pub(crate) base_writing: Mutex<()>,
     /// Held by who makes runs of runs or takes them away.
     pub(crate) shaping: Mutex<()>,
     /// Why a full disk stays full.
@@ -72,6 +72,8 @@ pub(crate) struct Progress {
     pub(crate) confirm: AtomicU64,
     pub(crate) flushed: AtomicU64,
     pub(crate) indexed: AtomicU64,
+    /// Position of the base that was written last.
+    pub(crate) base: AtomicU64,
     pub(crate) last_ms: AtomicI64,
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) appended_messages: AtomicU64,
@@ -172,6 +174,7 @@ impl Store {
             confirm: progress.confirm.load(Ordering::Acquire),
             flushed: progress.flushed.load(Ordering::Acquire),
             indexed: progress.indexed.load(Ordering::Acquire),
+            base: progress.base.load(Ordering::Acquire),
             segment_bytes: inner.segments.segment_bytes,
             volume: Volume::measure(&inner.dir).ok(),
             appended_bytes: progress.appended_bytes.load(Ordering::Relaxed),
@@ -227,6 +230,7 @@ impl Inner {
             confirm: AtomicU64::new(end),
             flushed: AtomicU64::new(end),
             indexed: AtomicU64::new(indexed),
+            base: AtomicU64::new(base_position),
             last_ms: AtomicI64::new(last_ms),
             ..Progress::default()
         };
@@ -246,7 +250,7 @@ impl Inner {
             keeper: Keeper::default(),
             progress,
             checkpoint: Mutex::new(checkpoint),
-            base: Mutex::new(base_position),
+            base_writing: Mutex::default(),
             shaping: Mutex::default(),
             full_because: Mutex::new(Arc::from("")),
             lock: Mutex::new(Some(lock)),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use protocol::record::Record;
+use protocol::record::{Record, takes_queue_offset};
 
 use crate::open::{Inner, Store};
 use crate::run::Run;
@@ -170,7 +170,8 @@ impl Search<'_> {
         }
         let wanted = record.topic == self.topic
             && keys::of(record.properties).any(|key| key == self.key)
-            && record.store_ms <= self.limits.to_ms;
+            && record.store_ms <= self.limits.to_ms
+            && self.is_shown(&record);
         if wanted {
             self.found.push(bytes);
         } else {
@@ -183,6 +184,13 @@ impl Search<'_> {
                 ControlFlow::Continue(())
             },
         )
+    }
+
+    /// Whether a pull would still find it.
+    fn is_shown(&self, record: &Record<'_>) -> bool {
+        let queue = self.inner.index.get(record.topic, record.queue);
+        !takes_queue_offset(record.sys_flag)
+            || queue.is_some_and(|queue| record.queue_offset >= queue.range().min)
     }
 
     /// Rebuilds a run whose keys are damaged, unless somebody else has done so.

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::fs::{self, Wait};
 use crate::index::Queue;
@@ -26,10 +27,7 @@ impl Store {
     /// The files that may go when their time has come, oldest first; never the last one.
     pub fn sealed(&self) -> Vec<Sealed> {
         let inner = &self.inner;
-        let confirm = inner
-            .progress
-            .confirm
-            .load(std::sync::atomic::Ordering::Acquire);
+        let confirm = inner.progress.confirm.load(Ordering::Acquire);
         let bytes = inner.segments.segment_bytes;
         let runs = inner.runs();
         let stretches = runs.iter().map(|run| run.stretch);
@@ -52,7 +50,7 @@ impl Store {
         let Some(to) = sealed.iter().map(|file| file.end).rfind(|end| *end <= to) else {
             return Ok(());
         };
-        let base = *inner.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = inner.progress.base.load(Ordering::Acquire);
         if base < to {
             let text = format!("files up to {to} can't go while the base is of {base}");
             return Err(io::Error::other(text));

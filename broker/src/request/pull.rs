@@ -214,6 +214,7 @@ fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
         ReadStatus::OverflowOne => (PullNotFound, "OFFSET_OVERFLOW_ONE"),
         ReadStatus::OverflowBadly => (PullOffsetMoved, "OFFSET_OVERFLOW_BADLY"),
         ReadStatus::TooSmall => (PullOffsetMoved, "OFFSET_TOO_SMALL"),
+        ReadStatus::Gone => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
         // Never after a read that waits for the disk; the client tries again.
         ReadStatus::WouldBlock => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
     }

@@ -1,0 +1,210 @@
+//! The tables as the JSON files of a Java broker's `config` directory, and back.
+
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::HashMap;
+
+use protocol::body::{ConsumerOffsetTable, SubscriptionGroupTable, TopicConfigTable};
+use protocol::json::{JsonError, from_fastjson, to_fastjson};
+use protocol::topic::{is_system, validate_topic};
+
+use super::{Change, Consumed, Offset, Tables};
+
+const TOPICS: &str = "topics.json";
+const GROUPS: &str = "subscriptionGroup.json";
+const OFFSETS: &str = "consumerOffset.json";
+
+impl Tables {
+    /// The JSON files of a Java broker's `config` directory that hold these tables.
+    pub fn java_files(&self) -> Vec<(String, String)> {
+        let data_version = self.version;
+        let groups = self
+            .groups
+            .iter()
+            .map(|(name, group)| (name.clone(), (**group).clone()));
+        let groups = SubscriptionGroupTable {
+            data_version,
+            subscription_group_table: groups.collect(),
+        };
+        let offsets = self
+            .offsets
+            .iter()
+            .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
+        let offsets = ConsumerOffsetTable {
+            data_version,
+            offset_table: offsets.collect(),
+        };
+        [
+            (TOPICS, to_fastjson(&self.registered_topics())),
+            (GROUPS, to_fastjson(&groups)),
+            (OFFSETS, to_fastjson(&offsets)),
+        ]
+        .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
+        .into()
+    }
+
+    /// The changes that make the tables say what a file says that somebody else has written.
+    pub fn import(&self, name: &str, content: &[u8]) -> Result<Vec<Change>, JsonError> {
+        match name {
+            TOPICS => Ok(self.import_topics(from_fastjson(content)?)),
+            GROUPS => Ok(self.import_groups(from_fastjson(content)?)),
+            OFFSETS => Ok(self.import_offsets(from_fastjson(content)?)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The topics of the broker itself are no subject.
+    fn import_topics(&self, table: TopicConfigTable) -> Vec<Change> {
+        let own = |name: &str| self.built_in.contains_key(name) || is_system(name);
+        let gone = self
+            .topics
+            .keys()
+            .filter(|name| !own(name) && !table.topic_config_table.contains_key(*name));
+        let mut changes: Vec<_> = gone.cloned().map(Change::TopicDeleted).collect();
+        for (name, config) in table.topic_config_table {
+            let same = self.topics.get(&name).is_some_and(|have| **have == config);
+            if !same && !own(&name) && validate_topic(&name).is_ok() && name == config.topic_name {
+                changes.push(Change::Topic(config));
+            }
+        }
+        changes
+    }
+
+    fn import_groups(&self, table: SubscriptionGroupTable) -> Vec<Change> {
+        let table: HashMap<_, _> = table.subscription_group_table.into_iter().collect();
+        let gone = self.groups.keys().filter(|name| !table.contains_key(*name));
+        let mut changes: Vec<_> = gone
+            .map(|group| Change::GroupDeleted {
+                group: group.clone(),
+                clean_offsets: false,
+            })
+            .collect();
+        for (name, config) in table {
+            let same = self.groups.get(&name).is_some_and(|have| **have == config);
+            if !same && name == config.group_name {
+                changes.push(Change::Group(config));
+            }
+        }
+        changes
+    }
+
+    /// An offset that the file does not name stays.
+    fn import_offsets(&self, table: ConsumerOffsetTable) -> Vec<Change> {
+        let mut changed = Vec::new();
+        for (key, queues) in table.offset_table {
+            let Some((topic, group)) = key.split_once('@') else {
+                continue;
+            };
+            let of = Consumed {
+                topic: topic.to_owned(),
+                group: group.to_owned(),
+            };
+            let have = self.offsets.get(&of);
+            for (queue, offset) in queues {
+                let same = have.and_then(|have| have.get(&queue)) == Some(&offset);
+                if let Ok(queue) = i32::try_from(queue)
+                    && !same
+                {
+                    changed.push(Offset {
+                        topic: of.topic.clone(),
+                        group: of.group.clone(),
+                        queue,
+                        offset,
+                    });
+                }
+            }
+        }
+        let changes = (!changed.is_empty()).then_some(Change::Offsets(changed));
+        changes.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::body::{SubscriptionGroupConfig, TopicConfig};
+
+    use super::*;
+
+    fn tables(changes: Vec<Change>) -> Tables {
+        let mut tables = Tables::new("c", "b", 1, Some(8));
+        for change in changes {
+            tables.apply(change, 0);
+        }
+        tables
+    }
+
+    #[test]
+    fn h14_what_another_broker_wrote_becomes_changes() {
+        let topic = |name: &str, perm| {
+            Change::Topic(TopicConfig {
+                topic_name: name.into(),
+                perm,
+                ..TopicConfig::default()
+            })
+        };
+        let group = |name: &str, enable| {
+            Change::Group(SubscriptionGroupConfig {
+                group_name: name.into(),
+                consume_enable: enable,
+                ..SubscriptionGroupConfig::default()
+            })
+        };
+        let offset = |topic: &str, offset| {
+            let (topic, group) = (topic.to_owned(), "g".to_owned());
+            Change::Offsets(vec![Offset {
+                topic,
+                group,
+                queue: 1,
+                offset,
+            }])
+        };
+        let ours = tables(vec![
+            topic("Same", 6),
+            topic("Changed", 6),
+            topic("Deleted", 6),
+            group("same", true),
+            group("changed", true),
+            group("deleted", true),
+            offset("Same", 5),
+            offset("Changed", 5),
+            offset("Deleted", 5),
+        ]);
+        let theirs = tables(vec![
+            topic("Same", 6),
+            topic("Changed", 4),
+            topic("New", 6),
+            topic("RMQ_SYS_TRACE_TOPIC", 6),
+            group("same", true),
+            group("changed", false),
+            offset("Same", 5),
+            offset("Changed", 9),
+        ]);
+        let mut found = Vec::new();
+        for (name, content) in theirs.java_files() {
+            found.extend(ours.import(&name, content.as_bytes()).expect("readable"));
+        }
+        let expect = vec![
+            Change::TopicDeleted("Deleted".into()),
+            topic("Changed", 4),
+            topic("New", 6),
+            Change::GroupDeleted {
+                group: "deleted".into(),
+                clean_offsets: false,
+            },
+            group("changed", false),
+            offset("Changed", 9),
+        ];
+        for change in &expect {
+            assert!(found.contains(change), "{change:?} is not in {found:?}");
+        }
+        assert_eq!(found.len(), expect.len(), "{found:?}");
+        for (name, content) in ours.java_files() {
+            assert_eq!(
+                ours.import(&name, content.as_bytes()).expect("readable"),
+                []
+            );
+        }
+        assert_eq!(ours.import("other.json", b"").expect("no subject"), []);
+        assert!(ours.import(TOPICS, b"{").is_err());
+    }
+}
