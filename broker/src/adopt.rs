@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use protocol::body::{
     ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
 };
@@ -19,7 +20,7 @@ use protocol::topic::{SCHEDULE_TOPIC, STATE_TOPIC};
 use serde::de::DeserializeOwned;
 use store::Range;
 
-use crate::request::state_body;
+use crate::request::state_record;
 use crate::tables::{Change, Offset, Tables};
 
 const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
@@ -102,7 +103,11 @@ impl Java {
             let entries = table.as_ref()?.get(key)?.as_object()?.len();
             (entries > 0).then_some(entries)
         };
-        let fixed = count("topicQueueMapping.json", "topicQueueMappingInfoMap", &mut reasons);
+        let fixed = count(
+            "topicQueueMapping.json",
+            "topicQueueMappingInfoMap",
+            &mut reasons,
+        );
         reasons.extend(fixed.map(Reason::StaticTopics));
         let ordered = count("consumerOrderInfo.json", "table", &mut reasons);
         reasons.extend(ordered.map(Reason::OrderedPops));
@@ -130,7 +135,9 @@ impl Java {
             offsets: offsets.unwrap_or_default(),
             delays,
             reasons,
-            timers_done_ms: checked.first_chunk().map_or(0, |ms| i64::from_be_bytes(*ms)),
+            timers_done_ms: checked
+                .first_chunk()
+                .map_or(0, |ms| i64::from_be_bytes(*ms)),
             timers: 0,
             half: HashSet::new(),
             ended: HashSet::new(),
@@ -146,8 +153,11 @@ impl Java {
             }
             OP_TOPIC => {
                 let text = std::str::from_utf8(record.body).unwrap_or_default();
-                let offsets = text.split(',').filter_map(|offset| offset.trim().parse().ok());
-                self.ended.extend(offsets.map(|offset| (record.queue, offset)));
+                let offsets = text
+                    .split(',')
+                    .filter_map(|offset| offset.trim().parse().ok());
+                self.ended
+                    .extend(offsets.map(|offset| (record.queue, offset)));
             }
             WHEEL_TOPIC => {
                 let due = record.property(DELIVER_MS).and_then(|ms| ms.parse().ok());
@@ -158,13 +168,13 @@ impl Java {
         }
     }
 
-    /// The body of the state record that rebuilds the tables; `range` knows every queue.
+    /// The body of the state record that rebuilds the tables.
     pub fn state(
         mut self,
         cluster: &str,
         broker: &str,
         queues: &[(String, i32, Range)],
-    ) -> Result<(Vec<u8>, Counts), Refused> {
+    ) -> Result<(Bytes, Counts), Refused> {
         let ranges: BTreeMap<(&str, i32), Range> = queues
             .iter()
             .map(|(topic, queue, range)| ((topic.as_str(), *queue), *range))
@@ -184,7 +194,12 @@ impl Java {
             }
         }
         counts.groups = self.groups.subscription_group_table.len();
-        changes.extend(self.groups.subscription_group_table.into_values().map(Change::Group));
+        changes.extend(
+            self.groups
+                .subscription_group_table
+                .into_values()
+                .map(Change::Group),
+        );
         let mut offsets = Vec::new();
         for (key, table) in self.offsets.offset_table {
             let Some((topic, group)) = key.split_once('@') else {
@@ -207,7 +222,7 @@ impl Java {
         counts.offsets = offsets.len();
         changes.push(Change::Offsets(offsets));
         changes.push(Change::DelayOffsets(delays));
-        Ok((state_body(&changes), counts))
+        Ok((state_record(&changes), counts))
     }
 
     /// What Java has begun and not ended.
@@ -215,15 +230,20 @@ impl Java {
         let reasons = &mut self.reasons;
         let committed = |topic: &str, group: &str, queue: i32| {
             let table = self.offsets.offset_table.get(&format!("{topic}@{group}"));
-            table.and_then(|table| table.get(&i64::from(queue)).copied()).unwrap_or(0)
+            table
+                .and_then(|table| table.get(&i64::from(queue)).copied())
+                .unwrap_or(0)
         };
-        let open = self.half.difference(&self.ended).filter(|(queue, offset)| {
-            *offset >= committed(HALF_TOPIC, HALF_GROUP, *queue)
-        });
+        let open = self
+            .half
+            .difference(&self.ended)
+            .filter(|(queue, offset)| *offset >= committed(HALF_TOPIC, HALF_GROUP, *queue));
         let open = open.count();
         reasons.extend((open > 0).then_some(Reason::Transactions(open)));
         reasons.extend((self.timers > 0).then_some(Reason::Timers(self.timers)));
-        let revives = queues.iter().filter(|queue| queue.0.starts_with(REVIVE_TOPIC_PREFIX));
+        let revives = queues
+            .iter()
+            .filter(|queue| queue.0.starts_with(REVIVE_TOPIC_PREFIX));
         let pops: i64 = revives
             .map(|(topic, queue, range)| {
                 range.max - committed(topic, REVIVE_GROUP, *queue).max(range.min)
@@ -236,7 +256,9 @@ impl Java {
     /// How far each queue of a delay level has been delivered.
     fn delay_offsets(&mut self, ranges: &BTreeMap<(&str, i32), Range>) -> Vec<(i32, i64)> {
         let mut offsets = Vec::new();
-        let delayed = ranges.iter().filter(|((topic, _), _)| *topic == SCHEDULE_TOPIC);
+        let delayed = ranges
+            .iter()
+            .filter(|((topic, _), _)| *topic == SCHEDULE_TOPIC);
         for ((_, queue), range) in delayed {
             let Some(delays) = &self.delays else {
                 self.reasons.push(Reason::DelaysUnknown);
@@ -262,20 +284,29 @@ impl fmt::Display for Reason {
         match self {
             Self::RocksDb(path) => {
                 let path = path.display();
-                write!(f, "{path} is a RocksDB database, which this release can't adopt.")
+                write!(
+                    f,
+                    "{path} is a RocksDB database, which this release can't adopt."
+                )
             }
             Self::Missing(file) => write!(f, "config/{file} is missing, and its .bak too."),
             Self::Broken(file, why) => {
                 write!(f, "config/{file} can't be read, nor its .bak: {why}.")
             }
             Self::StaticTopics(n) => {
-                write!(f, "{n} static topics are mapped to this broker; they can't be adopted yet.")
+                write!(
+                    f,
+                    "{n} static topics are mapped to this broker; they can't be adopted yet."
+                )
             }
             Self::Compaction(topic) => {
                 write!(f, "{topic} is a compaction topic; it can't be adopted yet.")
             }
             Self::BatchTopic(topic) => {
-                write!(f, "{topic} is a topic of batch queues; it can't be adopted yet.")
+                write!(
+                    f,
+                    "{topic} is a topic of batch queues; it can't be adopted yet."
+                )
             }
             Self::LiteTopics => {
                 f.write_str("There are light message queues (LMQ); they can't be adopted yet.")
@@ -291,7 +322,10 @@ impl fmt::Display for Reason {
                 they can't be adopted yet."
             ),
             Self::Timers(n) => {
-                write!(f, "{n} timed messages are not delivered yet; they can't be adopted yet.")
+                write!(
+                    f,
+                    "{n} timed messages are not delivered yet; they can't be adopted yet."
+                )
             }
             Self::Pops(n) => write!(
                 f,
@@ -341,5 +375,198 @@ fn find_rocksdb(dir: &Path, depth: usize, reasons: &mut Vec<Reason>) {
         if !skipped && item.path().is_dir() {
             find_rocksdb(&item.path(), deeper, reasons);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::record::Message;
+    use store::state;
+
+    use super::*;
+
+    fn range(topic: &str, queue: i32, min: i64, max: i64) -> (String, i32, Range) {
+        (topic.to_owned(), queue, Range { min, max })
+    }
+
+    fn put(dir: &Path, name: &str, text: &str) {
+        std::fs::create_dir_all(dir.join("config")).expect("dir");
+        std::fs::write(dir.join("config").join(name), text).expect("written");
+    }
+
+    fn java(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Java, Refused>) {
+        let dir = tempfile::tempdir().expect("dir");
+        put(
+            dir.path(),
+            "topics.json",
+            r#"{"topicConfigTable":{"T":{"topicName":"T"}}}"#,
+        );
+        for (name, text) in files {
+            put(dir.path(), name, text);
+        }
+        let java = Java::read(dir.path());
+        (dir, java)
+    }
+
+    fn changes(state: &[u8]) -> Vec<Change> {
+        let entries = state::decode(state).expect("a state record");
+        let read = |entry| Change::decode(entry).expect("readable");
+        entries.into_iter().filter_map(read).collect()
+    }
+
+    /// A record of a topic, as `see` gets it.
+    fn see(java: &mut Java, topic: &str, offset: i64, body: &str, properties: &'static [u8]) {
+        let host = ([10, 0, 0, 1], 1).into();
+        let message = Message {
+            topic: topic.into(),
+            queue: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_ms: 0,
+            born_host: host,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            properties: Bytes::from_static(properties),
+        };
+        let mut encoded = message.encode(host).expect("a message");
+        let bytes = encoded.place(offset, 0, 0);
+        java.see(&Record::decode(bytes).expect("a record"));
+    }
+
+    #[test]
+    fn offsets_are_lowered_and_a_broken_file_has_its_copy() {
+        let (_dir, java) = java(&[
+            ("consumerOffset.json", "{broken"),
+            (
+                "consumerOffset.json.bak",
+                r#"{"offsetTable":{"T@g":{0:5,1:900}}}"#,
+            ),
+        ]);
+        let queues = [range("T", 0, 0, 10), range("T", 1, 20, 30)];
+        let (state, counts) = java
+            .expect("read")
+            .state("c", "b", &queues)
+            .expect("a state");
+        let expect = Counts {
+            topics: 1,
+            groups: 0,
+            offsets: 2,
+            lowered: 1,
+        };
+        assert_eq!(counts, expect);
+        let offset = |queue, offset| Offset {
+            topic: "T".into(),
+            group: "g".into(),
+            queue,
+            offset,
+        };
+        let offsets = Change::Offsets(vec![offset(0, 5), offset(1, 30)]);
+        assert!(changes(&state).contains(&offsets), "{:?}", changes(&state));
+    }
+
+    #[test]
+    fn h13_delay_offsets_are_taken_over() {
+        let queues = [
+            range(SCHEDULE_TOPIC, 2, 3, 9),
+            range(SCHEDULE_TOPIC, 4, 3, 9),
+        ];
+        let (_dir, known) = java(&[("delayOffset.json", r#"{"offsetTable":{3:7}}"#)]);
+        let (state, _) = known
+            .expect("read")
+            .state("c", "b", &queues)
+            .expect("a state");
+        let delays = Change::DelayOffsets(vec![(2, 7), (4, 3)]);
+        assert!(changes(&state).contains(&delays), "{:?}", changes(&state));
+        let (_dir, unknown) = java(&[]);
+        let refused = unknown
+            .expect("read")
+            .state("c", "b", &queues)
+            .expect_err("unknown");
+        assert_eq!(refused, Refused(vec![Reason::DelaysUnknown]));
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        let compaction = r#"{"topicConfigTable":{"C":{"attributes":{"cleanup.policy":"COMPACTION"}},
+            "B":{"attributes":{"queue.type":"BatchCQ"}}}}"#;
+        let rows: [(&str, &str, &str); 5] = [
+            ("topics.json", compaction, "B is a topic of batch queues"),
+            ("topics.json", compaction, "C is a compaction topic"),
+            ("topics.json", "{", "config/topics.json can't be read"),
+            (
+                "topicQueueMapping.json",
+                r#"{"topicQueueMappingInfoMap":{"S":{}}}"#,
+                "1 static topics",
+            ),
+            (
+                "consumerOrderInfo.json",
+                r#"{"table":{"T@g":{}}}"#,
+                "1 queues are popped in order",
+            ),
+        ];
+        for (name, text, expect) in rows {
+            let (_dir, java) = java(&[(name, text)]);
+            let said = java.expect_err(expect).to_string();
+            assert!(said.contains(expect), "{said}");
+        }
+        let (dir, _) = java(&[]);
+        std::fs::create_dir_all(dir.path().join("config/topics")).expect("dir");
+        put(dir.path(), "topics/CURRENT", "MANIFEST-000005");
+        let said = Java::read(dir.path()).expect_err("RocksDB").to_string();
+        assert!(
+            said.contains("config/topics is a RocksDB database"),
+            "{said}"
+        );
+        let none = tempfile::tempdir().expect("dir");
+        let said = Java::read(none.path()).expect_err("no topics").to_string();
+        assert!(said.contains("topics.json is missing"), "{said}");
+    }
+
+    #[test]
+    fn unfinished_work_is_counted() {
+        let offsets = r#"{"offsetTable":{"RMQ_SYS_TRANS_HALF_TOPIC@CID_RMQ_SYS_TRANS":{0:1},
+            "rmq_sys_REVIVE_LOG_c@CID_RMQ_SYS_REVIVE_GROUP":{0:4}}}"#;
+        let (dir, java) = java(&[("consumerOffset.json", offsets)]);
+        drop(java);
+        put(dir.path(), "timercheck", "\0\0\0\0\0\0\x03\u{68}");
+        let read = || Java::read(dir.path()).expect("read");
+        let mut java = read();
+        for offset in 0..4 {
+            see(&mut java, HALF_TOPIC, offset, "half", b"");
+        }
+        see(&mut java, OP_TOPIC, 0, "1,2,", b"TAGS\x01d\x02");
+        see(
+            &mut java,
+            WHEEL_TOPIC,
+            0,
+            "done",
+            b"TIMER_OUT_MS\x01800\x02",
+        );
+        see(
+            &mut java,
+            WHEEL_TOPIC,
+            1,
+            "pending",
+            b"TIMER_OUT_MS\x01900\x02",
+        );
+        see(
+            &mut java,
+            "T",
+            0,
+            "light",
+            b"INNER_MULTI_DISPATCH\x01%LMQ%a\x02",
+        );
+        let queues = [range("rmq_sys_REVIVE_LOG_c", 0, 0, 6)];
+        let refused = java.state("c", "b", &queues).expect_err("not done");
+        let expect = [
+            Reason::Transactions(1),
+            Reason::Timers(1),
+            Reason::Pops(2),
+            Reason::LiteTopics,
+        ];
+        assert_eq!(refused, Refused(expect.into()));
+        let (_, counts) = read().state("c", "b", &[]).expect("nothing is begun");
+        assert_eq!(counts.topics, 1);
     }
 }

@@ -14,6 +14,7 @@
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
 //! - [`metrics`]: what it counts
+//! - [`adopt`]: a Java broker's configuration
 //! - [`process`]: start and stop, in order
 
 pub mod config;
@@ -29,6 +30,7 @@ pub mod hold;
 pub mod register;
 pub mod endpoint;
 pub mod metrics;
+pub mod adopt;
 pub mod process;
 
 use std::sync::{Arc, Mutex, RwLock};

@@ -12,6 +12,7 @@
 //! 4  group set        JSON as in subscriptionGroup.json
 //! 5  group deleted    u8 whether its offsets go too, its name
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
+//! 7  delayed          repeated { queue i32; offset i64 }: delivered below
 //! 16 queue minimums   repeated { topic: u16 length + text; queue i32; offset i64 }
 //! ```
 
@@ -39,6 +40,7 @@ const KIND_TOPIC_DELETED: u8 = 3;
 const KIND_GROUP: u8 = 4;
 const KIND_GROUP_DELETED: u8 = 5;
 const KIND_OFFSETS: u8 = 6;
+const KIND_DELAY_OFFSETS: u8 = 7;
 const KIND_MINS: u8 = 16;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +53,8 @@ pub enum Change {
         clean_offsets: bool,
     },
     Offsets(Vec<Offset>),
+    /// How far the queues of delay levels have been delivered.
+    DelayOffsets(Vec<(i32, i64)>),
     /// The store shows no message below; it keeps the minimum itself.
     Mins(Vec<QueueMin>),
 }
@@ -87,6 +91,8 @@ pub struct Tables {
     groups: HashMap<String, Arc<SubscriptionGroupConfig>>,
     offsets: HashMap<Consumed, BTreeMap<i64, i64>>,
     dirty: HashSet<(Consumed, i64)>,
+    /// Delay levels by queue.
+    delivered: BTreeMap<i32, i64>,
     version: DataVersion,
 }
 
@@ -225,6 +231,10 @@ impl Tables {
                 }
                 false
             }
+            Change::DelayOffsets(offsets) => {
+                self.delivered.extend(offsets);
+                false
+            }
             Change::Mins(_) => false,
         }
     }
@@ -277,6 +287,14 @@ impl Change {
                 }
                 (KIND_OFFSETS, out)
             }
+            Self::DelayOffsets(offsets) => {
+                let mut out = Vec::new();
+                for (queue, offset) in offsets {
+                    out.extend(queue.to_be_bytes());
+                    out.extend(offset.to_be_bytes());
+                }
+                (KIND_DELAY_OFFSETS, out)
+            }
             Self::Mins(mins) => {
                 let mut out = Vec::new();
                 for min in mins {
@@ -323,6 +341,14 @@ impl Change {
             KIND_OFFSETS => Self::Offsets(
                 decode_offsets(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),
+            KIND_DELAY_OFFSETS => {
+                let (offsets, rest) = entry.payload.as_chunks::<12>();
+                if !rest.is_empty() {
+                    return Err(broken("it ends early".into()));
+                }
+                let offset = |mut one: &[u8]| (one.get_i32(), one.get_i64());
+                Self::DelayOffsets(offsets.iter().map(|one| offset(one)).collect())
+            }
             KIND_MINS => Self::Mins(
                 decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),

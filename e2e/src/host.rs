@@ -11,6 +11,7 @@ pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
 pub mod export;
+pub mod adopt;
 pub mod retention;
 pub mod life;
 pub mod pages;
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         routes::rows(),
         crash::rows(),
         export::rows(),
+        adopt::rows(),
         retention::rows(),
         life::rows(),
         pages::rows(),

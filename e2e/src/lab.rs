@@ -69,6 +69,8 @@ pub struct BrokerPlan {
     pub ask_before_register: bool,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
+    /// More lines of Java's.
+    pub extra_properties: String,
 }
 
 impl BrokerPlan {
@@ -224,6 +226,7 @@ impl Lab {
             flush_sync: false,
             ask_before_register: false,
             extra_yaml: String::new(),
+            extra_properties: String::new(),
         })
     }
 
@@ -241,6 +244,7 @@ impl Lab {
                     encoding: Encoding::Json,
                     flush_sync: plan.flush_sync,
                     ask_before_register: plan.ask_before_register,
+                    extra: plan.extra_properties.clone(),
                 };
                 server::start_broker(&self.jars().await?, &spec).await?
             }

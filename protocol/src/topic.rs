@@ -13,13 +13,16 @@ pub const DLQ_PREFIX: &str = "%DLQ%";
 /// The topic from which unknown topics take their settings.
 pub const DEFAULT_TOPIC: &str = "TBW102";
 
+/// Messages with a delay level wait here, a queue a level.
+pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+
 /// Gantry's own state lies in the log under this name; no client reads or writes it.
 pub const STATE_TOPIC: &str = "rmq_sys_gantry_state";
 
 /// Topics of the broker itself, which no client may create, change or delete.
 const SYSTEM_TOPICS: &[&str] = &[
     DEFAULT_TOPIC,
-    "SCHEDULE_TOPIC_XXXX",
+    SCHEDULE_TOPIC,
     "BenchmarkTest",
     "RMQ_SYS_TRANS_HALF_TOPIC",
     "RMQ_SYS_TRACE_TOPIC",
@@ -32,7 +35,7 @@ const SYSTEM_TOPICS: &[&str] = &[
 
 /// Topics that only the broker writes.
 const WRITE_FORBIDDEN: &[&str] = &[
-    "SCHEDULE_TOPIC_XXXX",
+    SCHEDULE_TOPIC,
     "RMQ_SYS_TRANS_HALF_TOPIC",
     "RMQ_SYS_TRANS_OP_HALF_TOPIC",
     "TRANS_CHECK_MAX_TIME_TOPIC",

@@ -175,13 +175,11 @@ impl Survey {
         Ok(survey)
     }
 
-    /// The offsets of a queue.
-    pub fn range(&self, topic: &str, queue: i32) -> Option<Range> {
-        self.queues.get(&(Arc::from(topic), queue)).copied()
-    }
-
-    pub fn report(&self) -> &Report {
-        &self.report
+    /// Every queue that has or had messages, in order of topic and number.
+    pub fn queues(&self) -> Vec<(String, i32, Range)> {
+        let all = self.queues.iter();
+        all.map(|((topic, queue), range)| (topic.to_string(), *queue, *range))
+            .collect()
     }
 
     /// Every record of the log, one by one, and its end.

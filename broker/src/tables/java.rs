@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 
-use protocol::body::{ConsumerOffsetTable, SubscriptionGroupTable, TopicConfigTable};
+use protocol::body::{
+    ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
+};
 use protocol::json::{JsonError, from_fastjson, to_fastjson};
 use protocol::topic::{is_system, validate_topic};
 
@@ -13,6 +15,7 @@ use super::{Change, Consumed, Offset, Tables};
 const TOPICS: &str = "topics.json";
 const GROUPS: &str = "subscriptionGroup.json";
 const OFFSETS: &str = "consumerOffset.json";
+const DELAYS: &str = "delayOffset.json";
 
 impl Tables {
     /// The JSON files of a Java broker's `config` directory that hold these tables.
@@ -34,10 +37,17 @@ impl Tables {
             data_version,
             offset_table: offsets.collect(),
         };
+        let levels = self.delivered.iter();
+        let levels = levels.map(|(queue, next)| (i64::from(*queue) + 1, *next));
+        let delays = DelayOffsetTable {
+            data_version,
+            offset_table: levels.collect(),
+        };
         [
             (TOPICS, to_fastjson(&self.registered_topics())),
             (GROUPS, to_fastjson(&groups)),
             (OFFSETS, to_fastjson(&offsets)),
+            (DELAYS, to_fastjson(&delays)),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
         .into()

@@ -26,6 +26,8 @@ impl Tables {
         let mut changes: Vec<_> = topics.into_iter().map(Change::Topic).collect();
         changes.extend(groups.into_iter().map(Change::Group));
         changes.push(Change::Offsets(self.all_offsets()));
+        let delivered: Vec<_> = self.delivered.iter().map(|(q, o)| (*q, *o)).collect();
+        changes.extend((!delivered.is_empty()).then_some(Change::DelayOffsets(delivered)));
         changes
     }
 

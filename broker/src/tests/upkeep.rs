@@ -71,7 +71,10 @@ fn append(broker: &Broker, topic: &str, bytes: usize) -> Result<i64, store::Appe
         topic: topic.into(),
         ..crate::request::state_message(Bytes::from(vec![7; bytes]), host)
     };
-    broker.store.append_wait(message).map(|appended| appended.queue_offset)
+    broker
+        .store
+        .append_wait(message)
+        .map(|appended| appended.queue_offset)
 }
 
 /// Stores messages until so many files of the log may go.
@@ -118,12 +121,20 @@ async fn c2_state_outlives_the_files_of_its_records() {
     drop(broker);
     let broker = open(dir.path(), "");
     assert_eq!(broker.tables().snapshot(), tables);
-    assert_eq!(broker.tables().offset("T", "g", 0), Some(2), "it was not in the log yet");
+    assert_eq!(
+        broker.tables().offset("T", "g", 0),
+        Some(2),
+        "it was not in the log yet"
+    );
     assert_eq!((range(&broker, "T"), range(&broker, "Idle")), (t, (40, 40)));
     assert_eq!(append(&broker, "Idle", 10), Ok(40));
     assert_eq!(range(&broker, "Deleted"), (40, 40));
     base::write(&broker).expect("written");
-    assert_eq!(broker.store.range("Deleted", 0), None, "nothing is left of it");
+    assert_eq!(
+        broker.store.range("Deleted", 0),
+        None,
+        "nothing is left of it"
+    );
 }
 
 /// The tables that the state records below a position make, without any base.
@@ -136,7 +147,9 @@ fn replayed(broker: &Broker, below: u64) -> Tables {
     };
     for from in 0.. {
         let wait = Wait::ForDisk;
-        let read = broker.store.read(STATE_TOPIC, 0, from, &limits, &mut |_| true, wait);
+        let read = broker
+            .store
+            .read(STATE_TOPIC, 0, from, &limits, &mut |_| true, wait);
         let read = read.expect("read");
         if read.status != ReadStatus::Found {
             break;
@@ -233,7 +246,11 @@ async fn h14_a_json_that_another_program_changed_is_the_truth() {
     process::close(&broker);
     drop(broker);
     let path = |name: &str| dir.path().join("config").join(name);
-    let names = ["topics.json", "subscriptionGroup.json", "consumerOffset.json"];
+    let names = [
+        "topics.json",
+        "subscriptionGroup.json",
+        "consumerOffset.json",
+    ];
     assert!(names.iter().all(|name| path(name).exists()));
 
     let broker = open(dir.path(), "");
@@ -241,7 +258,11 @@ async fn h14_a_json_that_another_program_changed_is_the_truth() {
     drop(broker);
     let records = |broker: &Broker| broker.store.range(STATE_TOPIC, 0).expect("known").max;
     let broker = open(dir.path(), "");
-    assert_eq!(records(&broker), before + 1, "only the epoch: nobody changed a file");
+    assert_eq!(
+        records(&broker),
+        before + 1,
+        "only the epoch: nobody changed a file"
+    );
     drop(broker);
 
     let edit = |name: &str, from: &str, to: &str| {
@@ -285,14 +306,21 @@ async fn a_topic_is_kept_for_its_own_time() {
     change(&broker, group("g"));
     assert_eq!(range(&broker, "Short"), (1, 1));
     pass(50);
-    assert_eq!(broker.store.status().log_start, 0, "it holds a message of Long");
+    assert_eq!(
+        broker.store.status().log_start,
+        0,
+        "it holds a message of Long"
+    );
     pass(101);
     change(&broker, group("g"));
     assert!(broker.store.status().log_start > 0, "now it does not");
     assert_eq!(range(&broker, "Long"), (2, 2));
     drop(broker);
     let broker = open(dir.path(), "");
-    assert_eq!((range(&broker, "Short"), range(&broker, "Long")), ((1, 1), (2, 2)));
+    assert_eq!(
+        (range(&broker, "Short"), range(&broker, "Long")),
+        ((1, 1), (2, 2))
+    );
 }
 
 #[tokio::test]
@@ -333,14 +361,22 @@ async fn a_full_disk_refuses_sends_says_why_and_goes_on_with_offsets() {
     let broker = open(dir.path(), full);
     upkeep::pass(&broker, later(0), FULL).expect("works");
     let refused = append(&broker, "T", 10).expect_err("full").to_string();
-    let (_, why) = refused.split_once(" % of the disk is used; ").expect("how much");
+    let (_, why) = refused
+        .split_once(" % of the disk is used; ")
+        .expect("how much");
     assert!(why.starts_with("the oldest "), "{refused}");
-    assert!(why.ends_with(" are kept for group g (topic T, queue 0)"), "{refused}");
+    assert!(
+        why.ends_with(" are kept for group g (topic T, queue 0)"),
+        "{refused}"
+    );
     change(&broker, Change::Offsets(vec![offset("T", "g", 2)]));
     assert!(base::write(&broker).is_ok());
     let min = range(&broker, "T").0;
     drop(broker);
-    let broker = open(dir.path(), &format!("{full}, deleteUnconsumedWhenFull: true"));
+    let broker = open(
+        dir.path(),
+        &format!("{full}, deleteUnconsumedWhenFull: true"),
+    );
     upkeep::pass(&broker, later(0), FULL).expect("works");
     assert!(range(&broker, "T").0 > min, "by the operator's word");
 }

@@ -36,8 +36,12 @@ async fn retention(lab: &mut Lab) -> anyhow::Result<()> {
     driver.ask(idle).await?;
     driver.ask(consume(&sites, "idle", "g", &pushed)).await?;
     let wait = Command::new("consume-wait").with("id", "g");
-    driver.ask(wait.clone().with("distinct", IDLE_MESSAGES)).await?;
-    driver.ask(Command::new("consume-stop").with("id", "g")).await?;
+    driver
+        .ask(wait.clone().with("distinct", IDLE_MESSAGES))
+        .await?;
+    driver
+        .ask(Command::new("consume-stop").with("id", "g"))
+        .await?;
     let busy_sent = lab.record_file("busy");
     let busy = produce(&sites, "busy", &busy_sent)
         .with("count", 4_000)
@@ -45,15 +49,22 @@ async fn retention(lab: &mut Lab) -> anyhow::Result<()> {
     lab.driver(Client::V5).await?.ask(busy).await?;
     let log = site.plan.store().join("commitlog");
     let limit = Duration::from_secs(RETENTION_SECONDS_MAX);
-    until("only the file in use and the next are left", limit, async || {
-        let files = std::fs::read_dir(&log)?.count();
-        ensure!(files <= 2, "{files} log files");
-        Ok(())
-    })
+    until(
+        "only the file in use and the next are left",
+        limit,
+        async || {
+            let files = std::fs::read_dir(&log)?.count();
+            ensure!(files <= 2, "{files} log files");
+            Ok(())
+        },
+    )
     .await?;
     let kept = state(lab, &site).await?;
     ensure!(kept.busy.0 > 0, "the smallest offsets of busy: {kept:?}");
-    ensure!(kept.idle == (IDLE_MESSAGES, IDLE_MESSAGES), "idle queues: {kept:?}");
+    ensure!(
+        kept.idle == (IDLE_MESSAGES, IDLE_MESSAGES),
+        "idle queues: {kept:?}"
+    );
     gone(lab, &site).await?;
     for kill in [true, false] {
         if kill {
@@ -64,9 +75,18 @@ async fn retention(lab: &mut Lab) -> anyhow::Result<()> {
         }
         site.broker = lab.broker(Target::Gantry, &site.plan).await?;
         let after = state(lab, &site).await?;
-        ensure!(after.idle == kept.idle, "{after:?} after a restart, {kept:?} before");
-        ensure!(after.committed == kept.committed, "{after:?} after a restart, {kept:?} before");
-        ensure!(after.busy.0 >= kept.busy.0 && after.busy.1 == kept.busy.1, "{after:?}");
+        ensure!(
+            after.idle == kept.idle,
+            "{after:?} after a restart, {kept:?} before"
+        );
+        ensure!(
+            after.committed == kept.committed,
+            "{after:?} after a restart, {kept:?} before"
+        );
+        ensure!(
+            after.busy.0 >= kept.busy.0 && after.busy.1 == kept.busy.1,
+            "{after:?}"
+        );
     }
     goes_on(lab, &site).await
 }
@@ -100,7 +120,9 @@ async fn state(lab: &mut Lab, site: &Site) -> anyhow::Result<State> {
         let read = driver.ask(read_all(&sites, topic, &unread)).await?;
         let (mut min, mut max) = (0, 0);
         for queue in read.text("bounds")?.split(',') {
-            let bounds = queue.split_once(':').and_then(|(_, bounds)| bounds.split_once(".."));
+            let bounds = queue
+                .split_once(':')
+                .and_then(|(_, bounds)| bounds.split_once(".."));
             let (from, to) = bounds.context("a queue's bounds")?;
             min += from.parse::<i64>()?;
             max += to.parse::<i64>()?;
@@ -140,13 +162,22 @@ async fn goes_on(lab: &mut Lab, site: &Site) -> anyhow::Result<()> {
     let sites = addresses(site);
     let (sent, pushed) = (lab.record_file("again"), lab.record_file("pushed-again"));
     let driver = lab.driver(Client::V5).await?;
-    driver.ask(produce(&sites, "idle", &sent).with("count", 8)).await?;
+    driver
+        .ask(produce(&sites, "idle", &sent).with("count", 8))
+        .await?;
     driver.ask(consume(&sites, "idle", "g", &pushed)).await?;
-    let wait = Command::new("consume-wait").with("id", "g").with("distinct", 8);
+    let wait = Command::new("consume-wait")
+        .with("id", "g")
+        .with("distinct", 8);
     driver.ask(wait).await?;
-    driver.ask(Command::new("consume-stop").with("id", "g")).await?;
+    driver
+        .ask(Command::new("consume-stop").with("id", "g"))
+        .await?;
     let (sent, pushed) = (record::read(&sent)?, record::read(&pushed)?);
     let oldest = sent.iter().map(|sent| sent.place.offset).min();
-    ensure!(oldest.is_some_and(|oldest| oldest > 0), "an offset began again: {sent:?}");
+    ensure!(
+        oldest.is_some_and(|oldest| oldest > 0),
+        "an offset began again: {sent:?}"
+    );
     record::exactly(&sent, &pushed)
 }

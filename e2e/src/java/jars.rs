@@ -45,12 +45,18 @@ impl ClassPath {
                 "Producing",
                 "Consuming",
                 "Reading",
+                "Migrating",
                 "Constants",
                 "Capture",
             ],
-            Self::Client5 | Self::Client4 => {
-                &["Driver", "Record", "Producing", "Consuming", "Reading"]
-            }
+            Self::Client5 | Self::Client4 => &[
+                "Driver",
+                "Record",
+                "Producing",
+                "Consuming",
+                "Reading",
+                "Migrating",
+            ],
         }
     }
 }

@@ -1,26 +1,126 @@
 //! `gantry store`
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use broker::adopt::Java;
+use store::adopt::{Report, Survey};
 use store::{Identity, Store};
 
 use super::unix_ms;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Make a Java broker's data directory one of Gantry's.
+    Adopt(Adopt),
     /// Write what a Java broker needs to open the directory: consume queues, checkpoint, JSON.
     ExportJava {
         /// The broker's data directory.
         dir: PathBuf,
+        /// `messageDelayLevel` of the Java broker, where it is not the default.
+        #[arg(long, default_value = DELAY_LEVELS)]
+        delay_levels: String,
     },
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Adopt {
+    /// `storePathRootDir` of the Java broker, which must not run.
+    dir: PathBuf,
+    /// `brokerClusterName`.
+    #[arg(long)]
+    cluster: String,
+    /// `brokerName`.
+    #[arg(long)]
+    broker: String,
+}
+
+const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
-    let Command::ExportJava { dir } = command;
-    let identity = Identity::load(&dir)?
-        .with_context(|| format!("{} holds no Gantry store", dir.display()))?;
+    match command {
+        Command::Adopt(arguments) => adopt(&arguments),
+        Command::ExportJava { dir, delay_levels } => export(&dir, &delay_levels),
+    }
+}
+
+fn adopt(
+    Adopt {
+        dir,
+        cluster,
+        broker,
+    }: &Adopt,
+) -> anyhow::Result<()> {
+    let mut java = Java::read(dir)?;
+    let survey = Survey::take(dir, cluster, broker, &mut |record| java.see(record))?;
+    let (state, counts) = java.state(cluster, broker, &survey.queues())?;
+    let report = survey.finish(state)?;
+    let mut out = std::io::stdout().lock();
+    let Report {
+        messages,
+        queues,
+        idle_queues,
+        log_start,
+        log_end,
+        ..
+    } = &report;
+    writeln!(
+        out,
+        "{messages} messages in {queues} queues, {idle_queues} queues without"
+    )?;
+    writeln!(
+        out,
+        "{} topics, {} groups, {} consumer offsets ({} lowered to their queue's end)",
+        counts.topics, counts.groups, counts.offsets, counts.lowered
+    )?;
+    writeln!(
+        out,
+        "log {log_start} to {log_end}, files of {} bytes",
+        report.segment_bytes
+    )?;
+    if report.left_out > 0 {
+        writeln!(
+            out,
+            "{} messages of deleted topics are left out",
+            report.left_out
+        )?;
+    }
+    if report.unclean {
+        writeln!(
+            out,
+            "the Java broker had not closed it: the log ends at its last whole record"
+        )?;
+    }
+    for host in &report.store_hosts {
+        writeln!(out, "message ids name {host}")?;
+    }
+    Ok(())
+}
+
+/// Words like `10m` as milliseconds.
+fn delays_ms(levels: &str) -> anyhow::Result<Vec<i64>> {
+    let level = |word: &str| {
+        let unit = match word.chars().next_back()? {
+            's' => 1_000,
+            'm' => 60_000,
+            'h' => 3_600_000,
+            'd' => 86_400_000,
+            _ => return None,
+        };
+        let count: u32 = word.get(..word.len() - 1)?.parse().ok()?;
+        Some(i64::from(count) * unit)
+    };
+    let levels = levels.split_ascii_whitespace();
+    levels
+        .map(|word| level(word).with_context(|| format!("{word:?} is no delay, as 10m is")))
+        .collect()
+}
+
+fn export(dir: &Path, delay_levels: &str) -> anyhow::Result<()> {
+    let delays_ms = delays_ms(delay_levels)?;
+    let identity =
+        Identity::load(dir)?.with_context(|| format!("{} holds no Gantry store", dir.display()))?;
     // The tables are in the log: open it, which also recovers it, and leave it clean.
     let options = store::Options::new(
         &identity.cluster,
@@ -28,11 +128,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         ([127, 0, 0, 1], 10_911).into(),
         unix_ms,
     );
-    let store = Store::open(&dir, options, Box::new(|_| {}))?;
+    let store = Store::open(dir, options, Box::new(|_| {}))?;
     let tables = broker::process::replay(&store, &identity.cluster, &identity.broker, None)?;
     store.close();
     drop(store);
-    let report = store::java::export(&dir, &tables.java_files())?;
+    let report = store::java::export(dir, &tables.java_files(), &delays_ms)?;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

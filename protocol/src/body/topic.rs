@@ -75,3 +75,11 @@ pub struct TopicConfigTable {
     pub data_version: DataVersion,
     pub topic_config_table: BTreeMap<String, TopicConfig>,
 }
+
+/// `delayOffset.json`: delay level to how far its queue has been delivered.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DelayOffsetTable {
+    pub data_version: DataVersion,
+    pub offset_table: BTreeMap<i64, i64>,
+}

@@ -183,13 +183,22 @@ fn a_record_of_java_has_no_crc_of_its_own() {
     );
     let digits: Vec<u8> = hex.bytes().collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16);
-    let mut bytes: Vec<u8> = digits.chunks(2).map(|pair| byte(pair).expect("hex")).collect();
+    let mut bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| byte(pair).expect("hex"))
+        .collect();
     bytes[8..12].copy_from_slice(&body_crc(b"Hello").to_be_bytes());
     let record = Record::decode(&bytes).expect("intact");
     assert!(!record.sealed);
-    assert_eq!((record.topic, record.queue_offset, record.body), ("TopicTest", 42, &b"Hello"[..]));
+    assert_eq!(
+        (record.topic, record.queue_offset, record.body),
+        ("TopicTest", 42, &b"Hello"[..])
+    );
     assert_eq!(record.property("KEYS"), Some("k1 k2"));
-    assert_eq!(record.property("UNIQ_KEY"), Some("0A00000100002A139A9E6D2B0A1C0000"));
+    assert_eq!(
+        record.property("UNIQ_KEY"),
+        Some("0A00000100002A139A9E6D2B0A1C0000")
+    );
     bytes[88] ^= 1;
     assert_eq!(Record::decode(&bytes), Err(DecodeError::BodyCrc));
 }

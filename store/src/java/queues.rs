@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use protocol::properties;
 use protocol::record::Record;
+use protocol::topic::SCHEDULE_TOPIC;
 
 use super::ExportError;
 use crate::ReadError;
@@ -22,8 +23,6 @@ use crate::index::Queue;
 use crate::open::Inner;
 use crate::run::Entry;
 
-/// Delayed messages; a queue a level.
-const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 const UNIT_BYTES: u64 = 20;
 const FILE_UNITS: i64 = 300_000;
 const FILE_BYTES: u64 = FILE_UNITS as u64 * UNIT_BYTES;

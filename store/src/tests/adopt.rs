@@ -397,3 +397,31 @@ fn refusals() {
     });
     assert!(busy.contains("in use by another process"), "{busy}");
 }
+
+/// Offsets are given out twice: only the second life of each counts, in the index made anew too.
+#[test]
+fn h15_a_topic_made_again_by_java_keeps_its_new_messages() {
+    let mut java = Java::new();
+    for n in 0..100 {
+        java.put(&numbered("T", 0, n));
+        java.put(&numbered("Other", 0, n));
+    }
+    java.delete_topic("T");
+    for n in 100..130 {
+        java.put(&numbered("T", 0, n));
+    }
+    let (dir, _) = java.finish(false);
+    let dir = dir.path();
+    assert_eq!(adopt(dir).expect("adopted").left_out, 100);
+    let text = |n: usize| format!("T-{n}").into_bytes();
+    let expect: Vec<_> = (100..130).map(text).collect();
+    let store = open(dir);
+    assert_eq!(range(&store, "T", 0), (0, 30));
+    assert_eq!(bodies(&store, "T", 0), expect);
+    assert_eq!(bodies(&store, "Other", 0).len(), 100);
+    drop(store);
+    for name in ["gantry/index/00000000000000000000.run"] {
+        std::fs::write(dir.join(name), b"damaged").expect("written");
+    }
+    assert_eq!(bodies(&open(dir), "T", 0), expect);
+}

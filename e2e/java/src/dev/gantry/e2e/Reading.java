@@ -20,7 +20,7 @@ final class Reading {
     private Reading() {
     }
 
-    private static DefaultMQPullConsumer started(Driver.Fields fields) throws Exception {
+    static DefaultMQPullConsumer started(Driver.Fields fields) throws Exception {
         DefaultMQPullConsumer consumer = new DefaultMQPullConsumer(fields.text("group", "e2e-reader"));
         consumer.setNamesrvAddr(fields.text("namesrv"));
         consumer.setInstanceName("r" + INSTANCES.incrementAndGet() + "-" + System.nanoTime());
