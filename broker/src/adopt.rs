@@ -98,7 +98,7 @@ impl Java {
         let groups = file(&config, "subscriptionGroup.json", &mut reasons);
         let offsets = file(&config, "consumerOffset.json", &mut reasons);
         let delays = file(&config, "delayOffset.json", &mut reasons);
-        let count = |name, key, reasons: &mut Vec<Reason>| {
+        let count = |name: &'static str, key: &str, reasons: &mut Vec<Reason>| {
             let table: Option<BTreeMap<String, serde_json::Value>> = file(&config, name, reasons);
             let entries = table.as_ref()?.get(key)?.as_object()?.len();
             (entries > 0).then_some(entries)

@@ -210,6 +210,14 @@ pub fn replay(
     }
 }
 
+/// Writes the base of a store that no broker serves, whose tables these are: whoever opens it
+/// next without them still knows which messages are not shown.
+pub fn settle(store: &Store, tables: &Tables) -> Result<(), RunError> {
+    store
+        .write_base(store.status().confirm, state_record(&tables.snapshot()))
+        .map_err(|error| RunError::State(error.to_string()))
+}
+
 /// Writes the consumer offsets that changed, once a tick, and what is left at the stop at once.
 async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
     let mut pause = tick::next(0, 0, Duration::ZERO);

@@ -208,7 +208,6 @@ async fn adopt(lab: &mut Lab, site: &Site) -> anyhow::Result<()> {
         output.stdout,
         output.stderr
     );
-    println!("{}", output.stdout);
     Ok(())
 }
 
@@ -245,7 +244,7 @@ async fn back(lab: &mut Lab, site: &mut Site, at_gantry: &Dumps) -> anyhow::Resu
         .map(|sent| sent.place.offset)
         .collect();
     ensure!(
-        offsets.iter().all(|offset| *offset >= 10),
+        offsets.iter().all(|offset| *offset >= 5),
         "idle began anew: {offsets:?}"
     );
     Ok(())

@@ -130,6 +130,7 @@ fn export(dir: &Path, delay_levels: &str) -> anyhow::Result<()> {
     );
     let store = Store::open(dir, options, Box::new(|_| {}))?;
     let tables = broker::process::replay(&store, &identity.cluster, &identity.broker, None)?;
+    broker::process::settle(&store, &tables)?;
     store.close();
     drop(store);
     let report = store::java::export(dir, &tables.java_files(), &delays_ms)?;
