@@ -136,7 +136,8 @@ async fn fill(lab: &mut Lab, site: &Site) -> anyhow::Result<()> {
     driver.ask(fill("bulk", 1_600)).await?;
     driver.ask(fill("batch", 64).with("batch", 16)).await?;
     expire(site).await?;
-    let long = format!("retried-{}", "g".repeat(140));
+    // The longest that the client allows.
+    let long = format!("retried-{}", "g".repeat(112));
     driver.ask(fill("fails", 8)).await?;
     for (group, times) in [("fails-retried", 16), ("fails-dead", 0), (&*long, 16)] {
         let fail = Command::new("fail")
@@ -319,7 +320,7 @@ async fn dump(lab: &mut Lab, site: &Site) -> anyhow::Result<Dumps> {
     let mut dumps = Dumps::new();
     for topic in TOPICS {
         let topic = match topic {
-            "%RETRY%" => format!("%RETRY%retried-{}", "g".repeat(140)),
+            "%RETRY%" => format!("%RETRY%retried-{}", "g".repeat(112)),
             topic => topic.to_owned(),
         };
         let file = lab.record_file("dump");
