@@ -16,6 +16,7 @@
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
 //! - [`stats`], [`metrics`]: what it counts
+//! - [`adopt`]: a Java broker's configuration
 //! - [`process`]: start and stop, in order
 
 pub mod config;
@@ -34,6 +35,7 @@ pub mod register;
 pub mod endpoint;
 pub mod stats;
 pub mod metrics;
+pub mod adopt;
 pub mod process;
 
 use std::sync::{Arc, Mutex, RwLock};

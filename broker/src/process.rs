@@ -236,6 +236,14 @@ pub fn replay(
     }
 }
 
+/// Writes the base of a store that no broker serves, whose tables these are: whoever opens it
+/// next without them still knows which messages are not shown.
+pub fn settle(store: &Store, tables: &Tables) -> Result<(), RunError> {
+    store
+        .write_base(store.status().confirm, state_record(&tables.snapshot()))
+        .map_err(|error| RunError::State(error.to_string()))
+}
+
 /// Writes the offsets that changed, of consumers and of delay levels, once a tick, and what is
 /// left at the stop at once.
 async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {

@@ -49,7 +49,7 @@ const AHEAD_MS_MAX: i64 = 60_000;
 
 /// The delay of each level, in ms: `messageDelayLevel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Levels(Vec<i64>);
+pub struct Levels(pub Vec<i64>);
 
 impl Default for Levels {
     fn default() -> Self {

@@ -94,6 +94,7 @@ async fn capture(lab: &mut Lab, encoding: Encoding) -> anyhow::Result<Vec<Passed
         encoding,
         flush_sync: false,
         ask_before_register: true,
+        extra: String::new(),
     };
     let to_broker = SocketAddr::from((spec.advertised, spec.port));
     let broker_recorder = Recorder::start(to_broker, local(spec.port)).await?;

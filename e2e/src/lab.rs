@@ -77,6 +77,8 @@ pub struct BrokerPlan {
     pub extra_yaml: String,
     /// More of them under `listen`.
     pub extra_listen: String,
+    /// More lines of Java's.
+    pub extra_properties: String,
 }
 
 impl BrokerPlan {
@@ -240,6 +242,7 @@ impl Lab {
             advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
             extra_listen: String::new(),
+            extra_properties: String::new(),
         })
     }
 
@@ -257,6 +260,7 @@ impl Lab {
                     encoding: Encoding::Json,
                     flush_sync: plan.flush_sync,
                     ask_before_register: plan.ask_before_register,
+                    extra: plan.extra_properties.clone(),
                 };
                 server::start_broker(&self.jars().await?, &spec).await?
             }

@@ -5,8 +5,9 @@
 //! body (i32 length), topic (length i8 in V1, i16 in V2) and properties (i16 length). A host is
 //! 4 or 16 address bytes and an i32 port; bits 4 and 5 of the system flag say which.
 //!
-//! Invariants: every record ends in a property CRC of 20 bytes over all that stands before it,
-//! so that a flipped bit anywhere is found; a decoded record fills its bytes exactly. Encoding is
+//! Invariants: every record we write ends in a property CRC of 20 bytes over all that stands
+//! before it, so that a flipped bit anywhere is found; a Java broker's has none as a rule, and then
+//! its body's CRC must do. A decoded record fills its bytes exactly. Encoding is
 //! done in two steps, so that under the log's lock only offsets and store time are written and
 //! two checksums combined.
 
@@ -96,6 +97,9 @@ pub struct Record<'a> {
     pub topic: &'a str,
     /// Without the CRC.
     pub properties: &'a [u8],
+    /// Whether a CRC of the whole record stood at its end. Only a record that another broker
+    /// wrote may lack it.
+    pub sealed: bool,
 }
 
 /// What the first eight bytes at a place of the log announce.
@@ -231,7 +235,8 @@ impl Encoded {
 }
 
 impl<'a> Record<'a> {
-    /// Reads `bytes` as exactly one record and verifies all of it.
+    /// Reads `bytes` as exactly one record and verifies all of it, or just the body where the
+    /// record is not `sealed`.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let size = bytes.len();
         let mut fields = Fields(bytes);
@@ -246,7 +251,8 @@ impl<'a> Record<'a> {
         let (covered, crc) = bytes
             .split_last_chunk::<CRC_BYTES>()
             .ok_or(DecodeError::Truncated)?;
-        if *crc != crc_property(crc32fast::hash(covered)) {
+        let sealed = crc.starts_with(b"__CRC32#\x01");
+        if sealed && *crc != crc_property(crc32fast::hash(covered)) {
             return Err(DecodeError::RecordCrc);
         }
         let crc = fields.u32()?;
@@ -259,7 +265,8 @@ impl<'a> Record<'a> {
         let (reconsume_times, prepared_offset) = (fields.i32()?, fields.i64()?);
         let body_bytes = fields.u32()? as usize;
         let body = fields.take(body_bytes)?;
-        if body_crc(body) != crc {
+        // Java looks at the CRC of a body that is there.
+        if body_crc(body) != crc && (sealed || !body.is_empty()) {
             return Err(DecodeError::BodyCrc);
         }
         let topic_bytes = if v2 {
@@ -269,13 +276,15 @@ impl<'a> Record<'a> {
         };
         let topic = fields.take(usize::from(topic_bytes))?;
         let properties_bytes = usize::from(fields.u16()?);
-        let properties = fields.take(properties_bytes)?;
+        let mut properties = fields.take(properties_bytes)?;
         if !fields.0.is_empty() || topic.is_empty() {
             return Err(DecodeError::Length(size));
         }
-        let (properties, _) = properties
-            .split_last_chunk::<CRC_BYTES>()
-            .ok_or(DecodeError::Length(size))?;
+        if sealed {
+            (properties, _) = properties
+                .split_last_chunk::<CRC_BYTES>()
+                .ok_or(DecodeError::Length(size))?;
+        }
         Ok(Self {
             queue,
             flag,
@@ -291,6 +300,7 @@ impl<'a> Record<'a> {
             body,
             topic: std::str::from_utf8(topic).map_err(|_| DecodeError::Field)?,
             properties,
+            sealed,
         })
     }
 

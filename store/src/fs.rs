@@ -106,6 +106,27 @@ pub(crate) fn zero_range(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// As `list`, but nothing where there is no directory.
+pub(crate) fn list_if_exists(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    match list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        items => items,
+    }
+}
+
+/// Removes a directory and all in it, or a file, if it is there.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Replaces the file at `path` by `bytes`: after a crash it is the old one or the new one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let tmp = tmp_of(path);

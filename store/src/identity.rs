@@ -43,7 +43,7 @@ impl Identity {
             })
         };
         let identity = read().ok_or_else(|| OpenError::Damaged("gantry/identity".into()))?;
-        if !segment_bytes_valid(identity.segment_bytes) {
+        if !segment_bytes_adoptable(identity.segment_bytes) {
             return Err(OpenError::Damaged("gantry/identity".into()));
         }
         Ok(Some(identity))
@@ -82,6 +82,11 @@ pub(crate) fn load_epoch(dir: &Path) -> Result<u64, OpenError> {
 pub(crate) fn promise_epoch(dir: &Path, epoch: u64) -> Result<(), OpenError> {
     let bytes = envelope::seal(EPOCH_MAGIC, FORMAT_VERSION, &epoch.to_be_bytes());
     Ok(fs::write_atomic(&dir.join("gantry/epoch"), &bytes)?)
+}
+
+/// What a Java broker may have been told.
+pub(crate) fn segment_bytes_adoptable(bytes: u64) -> bool {
+    (64 << 10..=i32::MAX as u64).contains(&bytes)
 }
 
 /// A power of two, from the smallest that tests use to what Java's file offsets allow.

@@ -240,6 +240,11 @@ impl Queue {
         }
     }
 
+    /// The first offset of which there is an entry, shown or not.
+    pub(crate) fn first_kept(&self) -> i64 {
+        self.read().min()
+    }
+
     /// Shows nothing below `min` any more.
     pub(crate) fn raise_min(&self, min: i64) {
         let mut places = self.write();

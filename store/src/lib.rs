@@ -18,7 +18,8 @@
 //! * `identity`, `checkpoint`, `envelope`: the small files;
 //! * `state`: the records in which a broker keeps its own state;
 //! * `configs`: the tables as JSON;
-//! * `java`: the directory as the Java broker wants it.
+//! * `java`, `exported`: the directory as the Java broker wants it;
+//! * `adopt`, `adopted`: a directory that a Java broker has written.
 //!
 //! No async runtime and no sockets: callers are called back on the writer's thread.
 
@@ -46,6 +47,9 @@ mod envelope;
 pub mod state;
 mod configs;
 pub mod java;
+pub mod adopt;
+mod adopted;
+mod exported;
 #[cfg(test)]
 mod tests;
 
@@ -203,6 +207,8 @@ pub enum OpenError {
     Locked(PathBuf),
     #[error("{} holds a log but no Gantry store; adopt it first", .0.display())]
     NotGantry(PathBuf),
+    #[error("the adoption of {} was not finished; run it again", .0.display())]
+    HalfAdopted(PathBuf),
     #[error(
         "the store belongs to broker {found_broker} of cluster {found_cluster}, \
         not to broker {broker} of cluster {cluster}"
@@ -221,8 +227,8 @@ pub enum OpenError {
     Corrupt { position: u64, reason: String },
     #[error("the log's files are not complete: {0}")]
     Layout(String),
-    #[error("another broker has written to the exported log from {position} on; adopt it first")]
-    WrittenElsewhere { position: u64 },
+    #[error("another broker has used the exported directory ({what}); adopt it first")]
+    WrittenElsewhere { what: String },
     #[error("{0}")]
     Options(String),
 }

@@ -93,6 +93,7 @@ impl Store {
         let is_new = !fs::exists(dir);
         fs::create_dir_all(&dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        crate::adopt::check_whole(dir)?;
         fs::sync_dir(dir)?;
         if let Some(parent) = dir.parent().filter(|parent| is_new && fs::exists(parent)) {
             fs::sync_dir(parent)?;

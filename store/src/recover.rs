@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use protocol::record::Record;
 
+use crate::adopted::Adopted;
 use crate::base;
 use crate::checkpoint::Checkpoint;
 use crate::identity::Identity;
@@ -37,7 +38,7 @@ pub(crate) struct Recovered {
 
 pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, OpenError> {
     let mut checkpoint = Checkpoint::load(dir)?;
-    let segments = Segments::open(dir, identity.segment_bytes)?;
+    let segments = Segments::open(dir, identity.segment_bytes, Adopted::load(dir)?)?;
     let base = base::load(dir)?.unwrap_or_default();
     if base.position < segments.start() {
         let (start, position) = (segments.start(), base.position);
@@ -122,7 +123,7 @@ fn replay(index: &Index, record: &Record<'_>, size: u32) -> Result<(), String> {
 }
 
 /// Makes everything from `end` on zero or gone, and durable so. Says whether data was there.
-fn cut(segments: &Segments, end: u64) -> Result<bool, OpenError> {
+pub(crate) fn cut(segments: &Segments, end: u64) -> Result<bool, OpenError> {
     let mut found = false;
     let mut first_unused = end;
     if let Some(segment) = segments.at(end) {

@@ -1,5 +1,5 @@
 //! A walk over the log's records in order, each verified: for recovery and for rebuilding the
-//! index. It reads ahead in windows and never past the end of a file.
+//! index. Records that an adoption has found to be no queue's messages are passed over. It reads ahead in windows and never past the end of a file.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use protocol::record::{self, BLANK_BYTES, Head, Record};
 
+use crate::adopted::Adopted;
 use crate::segment::{Segment, Segments};
 
 const WINDOW_BYTES: usize = 1 << 20;
@@ -40,7 +41,7 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         while at < end.min(to) {
-            match step(&mut window, at, each)? {
+            match step(&segments.adopted, &mut window, at, each)? {
                 Ok(next) => at = next,
                 Err(reason) => {
                     return Ok(Scanned {
@@ -56,6 +57,7 @@ pub(crate) fn scan(
 
 /// The position after the record or blank at `at`, or why there is none.
 fn step(
+    adopted: &Adopted,
     window: &mut Window,
     at: u64,
     each: &mut dyn FnMut(&Record<'_>, u32) -> Result<(), String>,
@@ -79,14 +81,17 @@ fn step(
     let checked = Record::decode(bytes)
         .map_err(|error| error.to_string())
         .and_then(|record| {
-            if record.position == at {
-                each(&record, size as u32)
-            } else {
-                Err(format!(
-                    "the record says that it lies at {}",
-                    record.position
-                ))
+            if record.position != at {
+                let said = record.position;
+                return Err(format!("the record says that it lies at {said}"));
             }
+            if !adopted.trusts(&record) {
+                return Err("the record has no CRC".into());
+            }
+            if adopted.shows(&record) {
+                each(&record, size as u32)?;
+            }
+            Ok(())
         });
     Ok(checked.map(|()| at + size as u64))
 }

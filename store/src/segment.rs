@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use protocol::record::Record;
 
+use crate::adopted::Adopted;
 use crate::fs::{self, File, Mapping, Wait};
 use crate::{OpenError, ReadError};
 
@@ -53,13 +54,18 @@ impl Segment {
 pub(crate) struct Segments {
     dir: PathBuf,
     pub(crate) segment_bytes: u64,
+    pub(crate) adopted: Adopted,
     list: RwLock<VecDeque<Arc<Segment>>>,
     creating: Mutex<()>,
 }
 
 impl Segments {
     /// Opens what is there and checks names and lengths.
-    pub(crate) fn open(dir: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        dir: &Path,
+        segment_bytes: u64,
+        adopted: Adopted,
+    ) -> Result<Self, OpenError> {
         let mut starts = Vec::new();
         for (path, len) in fs::list(&dir.join("commitlog"))? {
             let name = path.file_name().unwrap_or_default();
@@ -91,6 +97,7 @@ impl Segments {
         Ok(Self {
             dir: dir.to_owned(),
             segment_bytes,
+            adopted,
             list,
             creating: Mutex::new(()),
         })
@@ -274,7 +281,8 @@ impl Segments {
             read => read?,
         }
         let record = Record::decode(&bytes).map_err(|_| corrupt())?;
-        if record.position != position || !expected(&record) {
+        let trusted = record.position == position && self.adopted.trusts(&record);
+        if !trusted || !expected(&record) {
             return Err(corrupt());
         }
         Ok(Bytes::from(bytes))

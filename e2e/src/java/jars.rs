@@ -47,6 +47,7 @@ impl ClassPath {
                 "Reading",
                 "Sending",
                 "Retrying",
+                "Migrating",
                 "Constants",
                 "Capture",
                 "Admin",
@@ -59,6 +60,7 @@ impl ClassPath {
                 "Reading",
                 "Sending",
                 "Retrying",
+                "Migrating",
             ],
         }
     }

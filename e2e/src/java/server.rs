@@ -76,6 +76,8 @@ pub struct BrokerSpec {
     pub flush_sync: bool,
     /// Asks by data version before it registers again, and does so every 10 s.
     pub ask_before_register: bool,
+    /// More lines of the configuration; a later line wins.
+    pub extra: String,
 }
 
 /// A port for remoting with its neighbours: the VIP port two below, HA one above.
@@ -130,6 +132,7 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "diskMaxUsedSpaceRatio=95")?;
     writeln!(text, "waitTimeMillsInSendQueue=10000")?;
     writeln!(text, "osPageCacheBusyTimeOutMills=10000")?;
+    text.push_str(&spec.extra);
     Ok(text)
 }
 

@@ -10,10 +10,11 @@ mod recovery;
 mod retention;
 mod formats;
 mod java;
+mod adopt;
 mod model;
 mod faults;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;

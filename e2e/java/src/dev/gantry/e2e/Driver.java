@@ -78,6 +78,14 @@ public final class Driver {
                 return "\t" + Reading.pullOnce(fields);
             case "committed":
                 return "\t" + Reading.committed(fields);
+            case "fill":
+                return "\t" + Migrating.fill(fields);
+            case "fail":
+                return "\t" + Migrating.fail(fields);
+            case "query":
+                return "\t" + Migrating.query(fields);
+            case "dump":
+                return "\t" + Migrating.dump(fields);
             default:
                 return "\t" + Sending.run(fields);
         }
