@@ -16,7 +16,7 @@ use crate::process::RunError;
 use crate::request::{state_message, state_record};
 use crate::tables::{Change, Tables};
 
-const TAKE_MAX: Duration = Duration::from_secs(60);
+const TAKE_MAX: Duration = Duration::from_mins(1);
 
 /// Applies a change whose record has committed at `position`; `true` when the name servers must
 /// learn it. Messages of a topic that lie below its deletion or its creation are not shown.

@@ -5,21 +5,36 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use net::Peer;
-use protocol::body::{ConsumerData, HeartbeatData, MessageModel, SubscriptionData};
+use protocol::body::{
+    ClientConnection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData,
+    HeartbeatData, MessageModel, ProducerInfo, SubscriptionData,
+};
+use protocol::code::Language;
 
 #[derive(Debug, Default)]
 pub struct Clients {
     /// Producer group to the ids of its members and their connections.
-    producers: HashMap<String, BTreeMap<String, Arc<Peer>>>,
+    producers: HashMap<String, BTreeMap<String, Client>>,
     consumers: HashMap<String, Group>,
+}
+
+/// Where a heartbeat came from.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub peer: Arc<Peer>,
+    pub language: Language,
+    pub version: i32,
+    pub heard_ms: i64,
 }
 
 #[derive(Debug)]
 struct Group {
+    consume_from_where: ConsumeFromWhere,
+    consume_type: ConsumeType,
     message_model: MessageModel,
     subscriptions: HashMap<String, Arc<SubscriptionData>>,
     members: BTreeMap<String, Member>,
@@ -27,7 +42,7 @@ struct Group {
 
 #[derive(Debug)]
 struct Member {
-    peer: Arc<Peer>,
+    client: Client,
     /// Of its last heartbeat with subscriptions; 0 in version 1.
     fingerprint: i32,
 }
@@ -49,14 +64,14 @@ pub struct Changed {
 
 impl Clients {
     /// Takes note of a heartbeat on this connection.
-    pub fn heard(&mut self, heartbeat: &HeartbeatData, peer: &Arc<Peer>) -> Heard {
+    pub fn heard(&mut self, heartbeat: &HeartbeatData, client: &Client) -> Heard {
         let id = &heartbeat.client_id;
         for producer in &heartbeat.producer_data_set {
             let group = self
                 .producers
                 .entry(producer.group_name.clone())
                 .or_default();
-            group.insert(id.clone(), Arc::clone(peer));
+            group.insert(id.clone(), client.clone());
         }
         let fingerprint = heartbeat.heartbeat_fingerprint;
         let mut heard = Heard {
@@ -68,18 +83,20 @@ impl Clients {
                 .consumers
                 .entry(consumer.group_name.clone())
                 .or_insert_with(|| Group {
+                    consume_from_where: consumer.consume_from_where,
+                    consume_type: consumer.consume_type,
                     message_model: consumer.message_model,
                     subscriptions: HashMap::new(),
                     members: BTreeMap::new(),
                 });
             let member = Member {
-                peer: Arc::clone(peer),
+                client: client.clone(),
                 fingerprint,
             };
             let before = group.members.insert(id.clone(), member);
             let joined = before
                 .as_ref()
-                .is_none_or(|before| before.peer.id != peer.id);
+                .is_none_or(|before| before.client.peer.id != client.peer.id);
             heard.subscription_changed |=
                 before.is_none_or(|before| before.fingerprint != fingerprint);
             // Without its subscriptions a client says: they are as I said before.
@@ -119,13 +136,15 @@ impl Clients {
     /// The connection has ended, and with it its clients.
     pub fn peer_closed(&mut self, peer: u64) -> Vec<Changed> {
         self.producers.retain(|_, members| {
-            members.retain(|_, member| member.id != peer);
+            members.retain(|_, client| client.peer.id != peer);
             !members.is_empty()
         });
         let mut changed = Vec::new();
         self.consumers.retain(|name, group| {
             let before = group.members.len();
-            group.members.retain(|_, member| member.peer.id != peer);
+            group
+                .members
+                .retain(|_, member| member.client.peer.id != peer);
             if group.members.len() != before {
                 changed.push(group.changed(name));
             }
@@ -140,6 +159,69 @@ impl Clients {
             .get(group)
             .map(|g| g.members.keys().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// The members of a consumer group by id.
+    pub fn consumers(&self, group: &str) -> Vec<(String, Client)> {
+        let members = self.consumers.get(group).map(|group| group.members.iter());
+        let members = members.into_iter().flatten();
+        members
+            .map(|(id, member)| (id.clone(), member.client.clone()))
+            .collect()
+    }
+
+    /// `None`: no member of the group is here.
+    pub fn consumer_connections(&self, group: &str) -> Option<ConsumerConnection> {
+        let group = self.consumers.get(group)?;
+        let members = group.members.iter();
+        let subscriptions = group.subscriptions.iter();
+        Some(ConsumerConnection {
+            connection_set: members
+                .map(|(id, member)| member.client.connection(id))
+                .collect(),
+            consume_from_where: group.consume_from_where,
+            consume_type: group.consume_type,
+            message_model: group.message_model,
+            subscription_table: subscriptions
+                .map(|(topic, subscription)| (topic.clone(), (**subscription).clone()))
+                .collect(),
+        })
+    }
+
+    /// `None`: no member of the group is here.
+    pub fn producer_connections(&self, group: &str) -> Option<Vec<ClientConnection>> {
+        let members = self.producers.get(group)?.iter();
+        Some(members.map(|(id, client)| client.connection(id)).collect())
+    }
+
+    pub fn producers(&self) -> BTreeMap<String, Vec<ProducerInfo>> {
+        let info = |(id, client): (&String, &Client)| ProducerInfo {
+            client_id: id.clone(),
+            language: client.language.name().to_owned(),
+            last_update_timestamp: client.heard_ms,
+            remote_ip: client.peer.address.ip().to_string(),
+            version: client.version,
+        };
+        let groups = self.producers.iter();
+        groups
+            .map(|(group, members)| (group.clone(), members.iter().map(info).collect()))
+            .collect()
+    }
+
+    /// The consumer groups that subscribe to a topic.
+    pub fn subscribers(&self, topic: &str) -> BTreeSet<String> {
+        let groups = self.consumers.iter();
+        groups
+            .filter(|(_, group)| group.subscriptions.contains_key(topic))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Whether a group that is here, and says what it wants, does not want this topic.
+    pub fn has_left(&self, group: &str, topic: &str) -> bool {
+        self.consumers.get(group).is_some_and(|group| {
+            !group.subscriptions.is_empty() && !group.subscriptions.contains_key(topic)
+        })
     }
 
     /// `None`: no member of the group is here.
@@ -170,9 +252,22 @@ pub struct Subscribed {
     pub subscription: Option<Arc<SubscriptionData>>,
 }
 
+impl Client {
+    fn connection(&self, id: &str) -> ClientConnection {
+        ClientConnection {
+            client_addr: self.peer.address.to_string(),
+            client_id: id.to_owned(),
+            language: self.language.name().to_owned(),
+            version: self.version,
+        }
+    }
+}
+
 impl Group {
     /// Takes over what a member subscribes to; `true` when that differs.
     fn subscribe(&mut self, consumer: &ConsumerData) -> bool {
+        self.consume_from_where = consumer.consume_from_where;
+        self.consume_type = consumer.consume_type;
         self.message_model = consumer.message_model;
         let mut changed = false;
         for new in &consumer.subscription_data_set {
@@ -197,7 +292,7 @@ impl Group {
         let members = self
             .members
             .values()
-            .map(|member| Arc::clone(&member.peer))
+            .map(|member| Arc::clone(&member.client.peer))
             .collect();
         Changed {
             group: name.to_owned(),

@@ -5,13 +5,18 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use net::tls::TlsError;
+use net::{Network, PemFiles, TlsMode};
 use protocol::topic::validate_topic;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::retain::Rules;
+use crate::schedule::Levels;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +30,7 @@ pub struct Config {
     pub advertise: String,
     /// Address that stands in every record and message id.
     pub store_host: SocketAddr,
+    /// `host:port`, or `tls://host:port` of those that take nothing else.
     #[serde(default)]
     pub name_servers: Vec<String>,
     #[serde(default)]
@@ -62,6 +68,62 @@ pub struct Listen {
     pub remoting: SocketAddr,
     /// Metrics and probes.
     pub http: SocketAddr,
+    /// Serve remoting two ports below as well, where clients with `sendMessageWithVIPChannel` go.
+    #[serde(default = "yes")]
+    pub vip: bool,
+    #[serde(default)]
+    pub tls: Tls,
+    /// Load balancers whose word about the client's address is believed.
+    #[serde(default, deserialize_with = "networks")]
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+impl Listen {
+    pub fn vip_address(&self) -> Option<SocketAddr> {
+        let port = self.remoting.port().checked_sub(2).filter(|port| *port > 0);
+        let port = port.filter(|_| self.vip)?;
+        Some(SocketAddr::new(self.remoting.ip(), port))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    #[serde(default, deserialize_with = "parsed")]
+    pub mode: TlsMode,
+    /// A certificate chain, PEM; absent: one is made at each start.
+    #[serde(default)]
+    pub cert_path: Option<PathBuf>,
+    #[serde(default)]
+    pub key_path: Option<PathBuf>,
+}
+
+impl Tls {
+    pub fn open(&self) -> Result<net::Tls, TlsError> {
+        let files = self.cert_path.clone().zip(self.key_path.clone());
+        let files = files.map(|(certificate, key)| PemFiles { certificate, key });
+        net::Tls::open(self.mode, files.as_ref())
+    }
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| D::Error::custom(format!("{text:?}: {error}")))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| text.parse());
+    parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -90,6 +152,8 @@ pub struct Limits {
     pub idle_seconds_max: u64,
     /// From a frame's first byte to its last.
     pub frame_seconds_max: u64,
+    /// For a PROXY header, and for a TLS handshake.
+    pub handshake_seconds_max: u64,
     /// Bytes that may wait until a client reads them.
     pub write_bytes_max: usize,
     /// Sends that may wait for the log.
@@ -106,6 +170,7 @@ impl Default for Limits {
             connections_per_address_max: net.connections_per_address_max,
             idle_seconds_max: net.idle_max.as_secs(),
             frame_seconds_max: net.frame_time_max.as_secs(),
+            handshake_seconds_max: net.handshake_time_max.as_secs(),
             write_bytes_max: net.write_bytes_max,
             append_queue_max: 10_000,
             held_pulls_max: 100_000,
@@ -120,6 +185,7 @@ impl Limits {
             connections_per_address_max: self.connections_per_address_max,
             idle_max: Duration::from_secs(self.idle_seconds_max),
             frame_time_max: Duration::from_secs(self.frame_seconds_max),
+            handshake_time_max: Duration::from_secs(self.handshake_seconds_max),
             write_bytes_max: self.write_bytes_max,
             ..net::Limits::default()
         }
@@ -132,17 +198,19 @@ impl Limits {
 pub struct Properties {
     /// Queues of a topic that is created by a send.
     pub default_topic_queue_nums: i32,
-    pub auto_create_subscription_group: bool,
+    pub auto_create_subscription_group: Live,
     /// Bytes of a message body.
     pub max_message_size: usize,
-    pub long_polling_enable: bool,
+    pub long_polling_enable: Live,
     /// How long a pull is held without long polling, in ms.
-    pub short_polling_time_mills: u64,
+    pub short_polling_time_mills: Live,
     /// ms
     pub register_name_server_period: u64,
     pub region_id: String,
     /// How long messages are kept, in hours.
     pub file_reserved_time: u64,
+    /// How long a message of each delay level waits.
+    pub message_delay_level: Levels,
 }
 
 impl Properties {
@@ -152,10 +220,48 @@ impl Properties {
         "fileReservedTime",
         "longPollingEnable",
         "maxMessageSize",
+        "messageDelayLevel",
         "regionId",
         "registerNameServerPeriod",
         "shortPollingTimeMills",
     ];
+
+    /// Keys and values as they stand in a properties file.
+    pub fn texts(&self) -> [(&'static str, String); Self::KEYS.len()] {
+        [
+            (
+                "autoCreateSubscriptionGroup",
+                self.auto_create_subscription_group.to_string(),
+            ),
+            (
+                "defaultTopicQueueNums",
+                self.default_topic_queue_nums.to_string(),
+            ),
+            ("fileReservedTime", self.file_reserved_time.to_string()),
+            ("longPollingEnable", self.long_polling_enable.to_string()),
+            ("maxMessageSize", self.max_message_size.to_string()),
+            ("messageDelayLevel", self.message_delay_level.to_string()),
+            ("regionId", self.region_id.clone()),
+            (
+                "registerNameServerPeriod",
+                self.register_name_server_period.to_string(),
+            ),
+            (
+                "shortPollingTimeMills",
+                self.short_polling_time_mills.to_string(),
+            ),
+        ]
+    }
+
+    /// The properties that may change while the broker runs.
+    pub fn live(&self, key: &str) -> Option<&Live> {
+        match key {
+            "autoCreateSubscriptionGroup" => Some(&self.auto_create_subscription_group),
+            "longPollingEnable" => Some(&self.long_polling_enable),
+            "shortPollingTimeMills" => Some(&self.short_polling_time_mills),
+            _ => None,
+        }
+    }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         fn parse<T: FromStr<Err: Display>>(value: &str, to: &mut T) -> Result<(), String> {
@@ -165,18 +271,79 @@ impl Properties {
             Ok(())
         }
         match key {
-            "autoCreateSubscriptionGroup" => parse(value, &mut self.auto_create_subscription_group),
             "defaultTopicQueueNums" => parse(value, &mut self.default_topic_queue_nums),
             "fileReservedTime" => parse(value, &mut self.file_reserved_time),
-            "longPollingEnable" => parse(value, &mut self.long_polling_enable),
             "maxMessageSize" => parse(value, &mut self.max_message_size),
+            "messageDelayLevel" => parse(value, &mut self.message_delay_level),
             "regionId" => parse(value, &mut self.region_id),
             "registerNameServerPeriod" => parse(value, &mut self.register_name_server_period),
-            "shortPollingTimeMills" => parse(value, &mut self.short_polling_time_mills),
-            _ => Err(format!(
-                "no such property; there are {}",
-                Self::KEYS.join(", ")
-            )),
+            _ => {
+                let live = self.live(key).ok_or_else(|| {
+                    format!("no such property; there are {}", Self::KEYS.join(", "))
+                })?;
+                live.set(live.parse(value)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A number or a switch that may change while the broker runs. Clones are one.
+#[derive(Debug, Clone)]
+pub struct Live {
+    value: Arc<AtomicU64>,
+    is_switch: bool,
+}
+
+impl Live {
+    fn switch(on: bool) -> Self {
+        Self {
+            is_switch: true,
+            ..Self::number(u64::from(on))
+        }
+    }
+
+    fn number(value: u64) -> Self {
+        Self {
+            value: Arc::new(AtomicU64::new(value)),
+            is_switch: false,
+        }
+    }
+
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    pub fn on(&self) -> bool {
+        self.value() != 0
+    }
+
+    pub fn set(&self, value: u64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
+    pub fn parse(&self, text: &str) -> Result<u64, String> {
+        let value = match text {
+            "true" if self.is_switch => Some(1),
+            "false" if self.is_switch => Some(0),
+            number if !self.is_switch => number.parse().ok(),
+            _ => None,
+        };
+        let wanted = if self.is_switch {
+            "true or false"
+        } else {
+            "a number"
+        };
+        value.ok_or_else(|| format!("{text:?}: not {wanted}"))
+    }
+}
+
+impl Display for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_switch {
+            self.on().fmt(f)
+        } else {
+            self.value().fmt(f)
         }
     }
 }
@@ -185,13 +352,14 @@ impl Default for Properties {
     fn default() -> Self {
         Self {
             default_topic_queue_nums: 8,
-            auto_create_subscription_group: true,
+            auto_create_subscription_group: Live::switch(true),
             max_message_size: 4 * 1024 * 1024,
-            long_polling_enable: true,
-            short_polling_time_mills: 1_000,
+            long_polling_enable: Live::switch(true),
+            short_polling_time_mills: Live::number(1_000),
             register_name_server_period: 30_000,
             region_id: "DefaultRegion".to_owned(),
             file_reserved_time: 72,
+            message_delay_level: Levels::default(),
         }
     }
 }
@@ -244,6 +412,10 @@ impl Config {
         for (key, name) in [("cluster", &self.cluster), ("broker", &self.broker)] {
             validate_topic(name).map_err(|error| (key, error.to_string()))?;
         }
+        let tls = &self.listen.tls;
+        if tls.cert_path.is_some() != tls.key_path.is_some() {
+            return Err(("listen.tls", "certPath and keyPath go together".into()));
+        }
         let distinct: BTreeSet<&String> = self.name_servers.iter().collect();
         if distinct.len() != self.name_servers.len() {
             return Err(("nameServers", "an address stands there twice".into()));
@@ -257,7 +429,8 @@ impl Config {
             let port = address
                 .rsplit_once(':')
                 .and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
+            let wrong_scheme = key == "advertise" && address.contains("//");
+            if port.is_none_or(|port| port == 0) || wrong_scheme {
                 return Err((key, format!("{address:?} is no host:port")));
             }
         }
@@ -339,7 +512,7 @@ fn time_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
             Ok(Some(Duration::from_secs(seconds)))
         }
         _ => Err(D::Error::custom(format!(
-            "{text:?} is no time such as 90s, 15m, 72h or 3d"
+            "retention: {text:?} is no time such as 90s, 15m, 72h or 3d"
         ))),
     }
 }
@@ -403,7 +576,7 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
         assert_eq!(config.flush, Flush::Sync);
         assert_eq!(config.properties.default_topic_queue_nums, 4);
         assert_eq!(config.properties.max_message_size, 1024);
-        assert!(!config.auto_create_topics && config.properties.long_polling_enable);
+        assert!(!config.auto_create_topics && config.properties.long_polling_enable.on());
     }
 
     #[test]
@@ -452,6 +625,11 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "maxSize",
                 "maxSize: no such property; there are",
             ),
+            (
+                "maxMessageSize: 1024",
+                "messageDelayLevel: 1s 5x",
+                "messageDelayLevel: \"1s 5x\": \"5x\" is no number",
+            ),
             ("a:9876", "a", "nameServers: \"a\" is no host:port"),
             (
                 "a:9876",
@@ -461,7 +639,7 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
             (
                 "broker: b",
                 "broker: a/b",
-                "broker: The specified topic contains illegal",
+                "broker: The specified topic: a/b, contains illegal",
             ),
             (
                 "10.0.0.1:10911",
@@ -486,15 +664,44 @@ properties: {defaultTopicQueueNums: '4', maxMessageSize: 1024}
                 "properties.fileReservedTime: 1 to 876000 hours",
             ),
         ] {
-            let text = GOOD.replace(from, to);
-            let error = Config::parse(&text, Path::new("broker.yaml"))
-                .expect_err(to)
-                .to_string();
-            assert!(error.contains(expect), "{error:?} does not say {expect:?}");
-            assert!(
-                error.starts_with("the configuration broker.yaml is wrong: "),
-                "{error}"
-            );
+            refused(from, to, expect);
         }
+    }
+
+    #[test]
+    fn errors_of_ports_name_their_key() {
+        for (wrong, expect) in [
+            (
+                "tls: {mode: maybe}",
+                "\"maybe\": no mode: disabled, permissive or enforcing",
+            ),
+            (
+                "tls: {certPath: /tls.crt}",
+                "listen.tls: certPath and keyPath go together",
+            ),
+            (
+                "proxyProtocolFrom: [10.0.0.0/40]",
+                "\"10.0.0.0/40\" is no address and no network",
+            ),
+        ] {
+            refused("http: ", &format!("{wrong}, http: "), expect);
+        }
+        refused(
+            "broker:1",
+            "tls://broker:1",
+            "advertise: \"tls://broker:10911\" is no host:port",
+        );
+    }
+
+    fn refused(from: &str, to: &str, expect: &str) {
+        let text = GOOD.replace(from, to);
+        let error = Config::parse(&text, Path::new("broker.yaml"))
+            .expect_err(to)
+            .to_string();
+        assert!(error.contains(expect), "{error:?} does not say {expect:?}");
+        assert!(
+            error.starts_with("the configuration broker.yaml is wrong: "),
+            "{error}"
+        );
     }
 }

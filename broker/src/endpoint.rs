@@ -25,6 +25,7 @@ const CALL_MAX: Duration = Duration::from_secs(5);
 pub struct Place {
     pub pod_ip: IpAddr,
     pub port: u16,
+    pub vip_port: Option<u16>,
     pub epoch: u64,
 }
 
@@ -114,12 +115,16 @@ fn pointed(slice: EndpointSlice, place: Place) -> Result<Option<EndpointSlice>, 
         }),
         ..Endpoint::default()
     }];
-    pointed.ports = Some(vec![EndpointPort {
-        name: Some("remoting".to_owned()),
-        port: Some(i32::from(place.port)),
-        protocol: Some("TCP".to_owned()),
-        ..EndpointPort::default()
-    }]);
+    let ports = [("remoting", Some(place.port)), ("vip", place.vip_port)];
+    let ports = ports.into_iter().filter_map(|(name, port)| {
+        Some(EndpointPort {
+            name: Some(name.to_owned()),
+            port: Some(i32::from(port?)),
+            protocol: Some("TCP".to_owned()),
+            ..EndpointPort::default()
+        })
+    });
+    pointed.ports = Some(ports.collect());
     Ok((pointed != slice).then_some(pointed))
 }
 
@@ -132,6 +137,7 @@ mod tests {
         let place = |epoch| Place {
             pod_ip: [10, 0, 0, 7].into(),
             port: 10_911,
+            vip_port: Some(10_909),
             epoch,
         };
         let empty = EndpointSlice {

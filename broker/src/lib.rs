@@ -10,10 +10,12 @@
 //! - [`upkeep`]: the loop that lets them go
 //! - [`export`]: the tables as Java's JSON files
 //! - [`clients`]: who is connected, as what
+//! - [`schedule`]: messages that wait for their delay
+//! - [`coordination`]: what consumers of a group must agree on
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
-//! - [`metrics`]: what it counts
+//! - [`stats`], [`metrics`]: what it counts
 //! - [`adopt`]: a Java broker's configuration
 //! - [`process`]: start and stop, in order
 
@@ -26,9 +28,12 @@ pub mod retain;
 mod upkeep;
 mod export;
 pub mod clients;
+pub mod schedule;
+pub mod coordination;
 pub mod hold;
 pub mod register;
 pub mod endpoint;
+pub mod stats;
 pub mod metrics;
 pub mod adopt;
 pub mod process;
@@ -51,12 +56,15 @@ pub struct Broker {
     pub store: Store,
     pub tables: RwLock<tables::Tables>,
     pub clients: Mutex<clients::Clients>,
+    pub coordination: Mutex<coordination::Coordination>,
     pub holds: Arc<hold::Holds>,
     pub metrics: metrics::Metrics,
     /// Told when the topics have changed, so that the name servers learn it at once.
     pub registration: Arc<register::Registration>,
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
+    /// Told when a message with a delay has been stored.
+    pub delayed: Arc<Notify>,
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
@@ -80,5 +88,11 @@ impl Broker {
         self.clients
             .lock()
             .expect("invariant: no panic while the clients are held")
+    }
+
+    pub(crate) fn coordination(&self) -> std::sync::MutexGuard<'_, coordination::Coordination> {
+        self.coordination
+            .lock()
+            .expect("invariant: no panic while the coordination is held")
     }
 }

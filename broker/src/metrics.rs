@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use net::server::Counts;
@@ -16,14 +16,20 @@ use protocol::topic::{is_system, retry_group};
 use protocol::{Frame, RequestCode, ResponseCode};
 
 use crate::Broker;
+use crate::process::unix_ms;
+use crate::stats::Stats;
 
 #[derive(Debug)]
 pub struct Metrics {
     pub registry: Registry,
+    /// The same, as `mqadmin` asks for it.
+    stats: Mutex<Stats>,
+    cluster: String,
     messages_in: IntCounterVec,
     messages_out: IntCounterVec,
     bytes_in: IntCounterVec,
     bytes_out: IntCounterVec,
+    dead_letters: IntCounterVec,
     latency: HistogramVec,
     /// Those of `latency` that have been asked for, by what makes their labels: no more than
     /// there are pairs of known codes.
@@ -82,10 +88,8 @@ impl Metrics {
         let gauge = |name, help| register(&registry, IntGauge::with_opts(opts(name, help)));
         let storage = |name, help| {
             let opts = opts(name, help).const_label("storage_type", "local");
-            register(
-                &registry,
-                IntGauge::with_opts(opts.const_label("storage_medium", "disk")),
-            )
+            let opts = opts.const_label("storage_medium", "disk");
+            register(&registry, IntGauge::with_opts(opts))
         };
         let topic = ["topic", "message_type", "is_system"];
         let group = ["topic", "consumer_group", "is_system", "is_retry"];
@@ -113,6 +117,11 @@ impl Metrics {
                 &topic,
             ),
             bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
+            dead_letters: counter(
+                "rocketmq_send_to_dlq_messages_total",
+                "Messages that a group has given up",
+                &["topic", "consumer_group", "is_system"],
+            ),
             latency: register(&registry, HistogramVec::new(latency, &labels)),
             answers: RwLock::default(),
             message_size: register(&registry, HistogramVec::new(size, &topic)),
@@ -132,11 +141,18 @@ impl Metrics {
                 ),
             },
             registry,
+            stats: Mutex::new(Stats::new(unix_ms())),
+            cluster: cluster.to_owned(),
             counts,
         }
     }
 
+    pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn message_in(&self, topic: &str, bytes: usize) {
+        self.stats().put(&self.cluster, topic, bytes);
         let labels = [topic, "normal", flag(is_system(topic))];
         self.message_size
             .with_label_values(&labels)
@@ -147,7 +163,14 @@ impl Metrics {
             .inc_by(bytes as u64);
     }
 
+    pub(crate) fn dead_letter(&self, topic: &str, group: &str) {
+        let labels = [topic, group, flag(is_system(topic))];
+        self.dead_letters.with_label_values(&labels).inc();
+    }
+
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
+        self.stats()
+            .got(&self.cluster, topic, group, (messages, bytes));
         if messages > 0 {
             let retry = flag(retry_group(topic).is_some());
             let labels = [topic, group, flag(is_system(topic)), retry];
@@ -174,6 +197,13 @@ impl Metrics {
             long_polling,
             oneway: request.is_oneway(),
         };
+        if let Some(
+            RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage,
+        ) = answer.request
+        {
+            let stored = response == ResponseCode::Success.number();
+            self.stats().sent(stored, after.as_millis() as u64);
+        }
         self.latency_of(answer)
             .observe(after.as_secs_f64() * 1_000.0);
     }

@@ -11,7 +11,7 @@ use net::http;
 use net::server::Counts;
 use prometheus::Registry;
 use protocol::record::Record;
-use protocol::topic::STATE_TOPIC;
+use protocol::topic::{SCHEDULE_TOPIC, STATE_TOPIC};
 use store::{OpenError, ReadError, ReadLimits, ReadStatus, Store, Wait, state};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::register::{self, Registration};
 use crate::request::state_record;
 use crate::tables::{Change, Tables};
-use crate::{Broker, Config, base, config, endpoint, export, tick, upkeep};
+use crate::{Broker, Config, base, config, endpoint, export, schedule, tick, upkeep};
 
 pub const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -42,6 +42,8 @@ pub enum RunError {
         address: SocketAddr,
         error: std::io::Error,
     },
+    #[error("TLS: {0}")]
+    Tls(#[from] net::tls::TlsError),
     #[error("{0}")]
     Kubernetes(&'static str),
 }
@@ -60,12 +62,20 @@ pub async fn run(
     started: impl FnOnce() + Send,
 ) -> Result<(), RunError> {
     let place = place(&config)?;
+    let options = net::Options {
+        limits: config.limits.net(),
+        tls: config.listen.tls.open()?,
+        proxy_from: config.listen.proxy_protocol_from.clone(),
+    };
     let bind = |address| async move {
         TcpListener::bind(address)
             .await
             .map_err(|error| RunError::Port { address, error })
     };
-    let remoting = bind(config.listen.remoting).await?;
+    let mut remoting = vec![bind(config.listen.remoting).await?];
+    if let Some(vip) = config.listen.vip_address() {
+        remoting.push(bind(vip).await?);
+    }
     let pages = bind(config.listen.http).await?;
     let counts = Arc::<Counts>::default();
     let opening = (config.clone(), Arc::clone(&counts));
@@ -80,29 +90,36 @@ pub async fn run(
     let pages_stop = CancellationToken::new();
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
-    loops.spawn(write_offsets(Arc::clone(&broker), stop.clone()));
+    loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(schedule::run(Arc::clone(&broker), stop.clone()));
+    // Last of all, so that nothing is left that the others have still done.
+    let others_ended = CancellationToken::new();
+    let offsets = tokio::spawn(write_offsets(Arc::clone(&broker), others_ended.clone()));
     for index in 0..config.name_servers.len() {
         loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
     }
     if let Some((kubernetes, pod_ip)) = place {
-        let port = config.listen.remoting.port();
         let place = endpoint::Place {
             pod_ip,
-            port,
+            port: config.listen.remoting.port(),
+            vip_port: config.listen.vip_address().map(|vip| vip.port()),
             epoch,
         };
         loops.spawn(endpoint::run(kubernetes, place, stop.clone()));
     }
     started();
-    let limits = config.limits.net();
-    net::server::serve(remoting, Arc::clone(&broker), limits, counts, stop).await;
+    net::server::serve(remoting, Arc::clone(&broker), options, counts, stop).await;
     pages_stop.cancel();
     if tokio::time::timeout(STOP_MAX / 2, loops.join_all())
         .await
         .is_err()
     {
         tracing::warn!("background loops did not end in time");
+    }
+    others_ended.cancel();
+    if offsets.await.is_err() {
+        tracing::warn!("the loop that writes offsets has failed");
     }
     let closing = Arc::clone(&broker);
     let closed = tokio::task::spawn_blocking(move || close(&closing)).await;
@@ -137,6 +154,8 @@ fn place(config: &Config) -> Result<Option<(config::Kubernetes, IpAddr)>, RunErr
 pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
     let holds = Arc::new(Holds::new(config.limits.held_pulls_max));
     let arrived = Arc::clone(&holds);
+    let delayed = Arc::new(Notify::new());
+    let bell = Arc::clone(&delayed);
     let options = store::Options {
         flush: match config.flush {
             config::Flush::Sync => store::Flush::Sync,
@@ -150,7 +169,12 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
     let store = Store::open(
         &config.data_dir,
         options,
-        Box::new(move |arrivals| arrived.arrived(arrivals)),
+        Box::new(move |arrivals| {
+            arrived.arrived(arrivals);
+            if arrivals.iter().any(|new| &*new.topic == SCHEDULE_TOPIC) {
+                bell.notify_one();
+            }
+        }),
     )
     .map_err(|error| RunError::Store {
         dir: config.data_dir.clone(),
@@ -164,10 +188,12 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         store,
         tables: RwLock::new(tables),
         clients: Mutex::new(Clients::default()),
+        coordination: Mutex::default(),
         holds,
         metrics: Metrics::new(&config.cluster, &config.broker, counts),
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
+        delayed,
         runtime: tokio::runtime::Handle::current(),
         memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
         config,
@@ -218,7 +244,8 @@ pub fn settle(store: &Store, tables: &Tables) -> Result<(), RunError> {
         .map_err(|error| RunError::State(error.to_string()))
 }
 
-/// Writes the consumer offsets that changed, once a tick, and what is left at the stop at once.
+/// Writes the offsets that changed, of consumers and of delay levels, once a tick, and what is
+/// left at the stop at once.
 async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
     let mut pause = tick::next(0, 0, Duration::ZERO);
     let (mut written_at, mut log_bytes) = (Instant::now(), 0);
@@ -232,21 +259,39 @@ async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
             () = tick => false,
             () = stop.cancelled() => true,
         };
-        let offsets = broker.tables_mut().take_dirty_offsets();
+        let (offsets, delivered) = {
+            let mut tables = broker.tables_mut();
+            (tables.take_dirty_offsets(), tables.delivered.take_dirty())
+        };
+        let mut changes: Vec<Change> = delivered.map(Change::DelayOffsets).into_iter().collect();
         if !offsets.is_empty() {
+            changes.push(Change::Offsets(offsets));
+        }
+        if !changes.is_empty() {
             // They count already: to apply them again at the commit could undo newer ones.
-            let record = state_record(&[Change::Offsets(offsets)]);
+            let record = state_record(&changes);
             let bytes = broker.store.status().appended_bytes;
             pause = tick::next(record.len() as u64, bytes - log_bytes, written_at.elapsed());
             (written_at, log_bytes) = (Instant::now(), bytes);
             broker.write(record, |written| {
                 if let Err(refusal) = written {
-                    tracing::warn!(%refusal, "consumer offsets not written");
+                    tracing::warn!(%refusal, "offsets not written");
                 }
             });
         }
         if stopping {
             return;
+        }
+    }
+}
+
+/// Samples the statistics once a second.
+async fn sample(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => broker.metrics.stats().tick(unix_ms()),
+            () = stop.cancelled() => return,
         }
     }
 }

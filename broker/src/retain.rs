@@ -187,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn what_goes() {
         let deletes = Rules {
             delete_unconsumed: true,

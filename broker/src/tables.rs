@@ -12,7 +12,7 @@
 //! 4  group set        JSON as in subscriptionGroup.json
 //! 5  group deleted    u8 whether its offsets go too, its name
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
-//! 7  delayed          repeated { queue i32; offset i64 }: delivered below
+//! 7  delayed          repeated { queue i32; offset i64 }: delivered below, see `schedule`
 //! 16 queue minimums   repeated { topic: u16 length + text; queue i32; offset i64 }
 //! ```
 
@@ -32,16 +32,18 @@ use protocol::body::{
     TopicConfigTable,
 };
 use protocol::json::{from_fastjson, to_json};
-use protocol::topic::{self, DEFAULT_TOPIC};
+use protocol::topic::{self, DEFAULT_TOPIC, SCHEDULE_TOPIC};
 use store::state::Entry;
+
+use crate::schedule::{self, Delivered};
 
 const KIND_TOPIC: u8 = 2;
 const KIND_TOPIC_DELETED: u8 = 3;
 const KIND_GROUP: u8 = 4;
 const KIND_GROUP_DELETED: u8 = 5;
 const KIND_OFFSETS: u8 = 6;
-const KIND_DELAY_OFFSETS: u8 = 7;
 const KIND_MINS: u8 = 16;
+const KIND_DELAY_OFFSETS: u8 = 7;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -53,10 +55,10 @@ pub enum Change {
         clean_offsets: bool,
     },
     Offsets(Vec<Offset>),
-    /// How far the queues of delay levels have been delivered.
-    DelayOffsets(Vec<(i32, i64)>),
     /// The store shows no message below; it keeps the minimum itself.
     Mins(Vec<QueueMin>),
+    /// How far the queues of delay levels have been delivered.
+    DelayOffsets(Vec<(i32, i64)>),
 }
 
 /// How far a group has consumed one queue.
@@ -91,8 +93,7 @@ pub struct Tables {
     groups: HashMap<String, Arc<SubscriptionGroupConfig>>,
     offsets: HashMap<Consumed, BTreeMap<i64, i64>>,
     dirty: HashSet<(Consumed, i64)>,
-    /// Delay levels by queue.
-    delivered: BTreeMap<i32, i64>,
+    pub delivered: Delivered,
     version: DataVersion,
 }
 
@@ -121,6 +122,9 @@ impl Tables {
             add(DEFAULT_TOPIC, queues, read_write | PERM_INHERIT);
         }
         add("SELF_TEST_TOPIC", 1, read_write);
+        // A client that traces drops its records where the topic is missing.
+        add("RMQ_SYS_TRACE_TOPIC", 1, read_write);
+        add(SCHEDULE_TOPIC, schedule::QUEUES, read_write);
         add(cluster, 16, read_write | PERM_INHERIT);
         add(broker, 1, read_write | PERM_INHERIT);
         let version = DataVersion {
@@ -151,6 +155,22 @@ impl Tables {
             group: group.to_owned(),
         };
         self.offsets.get(&of)?.get(&i64::from(queue)).copied()
+    }
+
+    /// How far a group has come in each queue of a topic.
+    pub fn offsets(&self, topic: &str, group: &str) -> BTreeMap<i64, i64> {
+        let of = Consumed {
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+        };
+        self.offsets.get(&of).cloned().unwrap_or_default()
+    }
+
+    /// The pairs of topic and group of which there are offsets.
+    pub fn consumed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.offsets
+            .keys()
+            .map(|of| (of.topic.as_str(), of.group.as_str()))
     }
 
     /// Notes how far a group has come; it is written with the next tick.
@@ -231,11 +251,11 @@ impl Tables {
                 }
                 false
             }
+            Change::Mins(_) => false,
             Change::DelayOffsets(offsets) => {
-                self.delivered.extend(offsets);
+                self.delivered.apply(&offsets);
                 false
             }
-            Change::Mins(_) => false,
         }
     }
 
@@ -287,14 +307,6 @@ impl Change {
                 }
                 (KIND_OFFSETS, out)
             }
-            Self::DelayOffsets(offsets) => {
-                let mut out = Vec::new();
-                for (queue, offset) in offsets {
-                    out.extend(queue.to_be_bytes());
-                    out.extend(offset.to_be_bytes());
-                }
-                (KIND_DELAY_OFFSETS, out)
-            }
             Self::Mins(mins) => {
                 let mut out = Vec::new();
                 for min in mins {
@@ -303,6 +315,14 @@ impl Change {
                     out.extend(min.min.to_be_bytes());
                 }
                 (KIND_MINS, out)
+            }
+            Self::DelayOffsets(offsets) => {
+                let mut out = Vec::new();
+                for (queue, offset) in offsets {
+                    out.extend(queue.to_be_bytes());
+                    out.extend(offset.to_be_bytes());
+                }
+                (KIND_DELAY_OFFSETS, out)
             }
         }
     }
@@ -341,6 +361,9 @@ impl Change {
             KIND_OFFSETS => Self::Offsets(
                 decode_offsets(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
             ),
+            KIND_MINS => Self::Mins(
+                decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
+            ),
             KIND_DELAY_OFFSETS => {
                 let (offsets, rest) = entry.payload.as_chunks::<12>();
                 if !rest.is_empty() {
@@ -349,9 +372,6 @@ impl Change {
                 let offset = |mut one: &[u8]| (one.get_i32(), one.get_i64());
                 Self::DelayOffsets(offsets.iter().map(|one| offset(one)).collect())
             }
-            KIND_MINS => Self::Mins(
-                decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
-            ),
             _ => {
                 return Err(broken(
                     "the kind is unknown; a later release wrote it".into(),
@@ -429,6 +449,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn changes_are_frozen_bytes_and_come_back() {
         let topic = TopicConfig {
             topic_name: "T".into(),
@@ -485,17 +506,21 @@ mod tests {
                 16,
                 b"\0\x01T\0\0\0\x01\0\0\0\0\0\0\x01\x02",
             ),
+            (
+                Change::DelayOffsets(vec![(2, 258), (17, 1)]),
+                7,
+                b"\0\0\0\x02\0\0\0\0\0\0\x01\x02\0\0\0\x11\0\0\0\0\0\0\0\x01",
+            ),
         ];
         for (change, kind, payload) in rows {
             assert_eq!(change.encode(), (kind, payload.to_vec()));
             let entry = Entry { kind, payload };
             assert_eq!(Change::decode(entry).expect("good"), Some(change));
         }
-        let short = Entry {
-            kind: 6,
-            payload: b"\0\x09T",
-        };
-        assert!(Change::decode(short).is_err());
+        for kind in [6, 7] {
+            let payload = b"\0\x09T";
+            assert!(Change::decode(Entry { kind, payload }).is_err());
+        }
         let later = Change::decode(Entry {
             kind: 99,
             payload: b"",

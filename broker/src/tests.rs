@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 
+mod produce;
+mod admin;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Running {
@@ -51,12 +54,17 @@ fn free_port() -> u16 {
 }
 
 async fn start(dir: &Path, auto_create: bool) -> Running {
+    start_with(dir, auto_create, serde_json::json!({})).await
+}
+
+async fn start_with(dir: &Path, auto_create: bool, properties: serde_json::Value) -> Running {
     let (remoting, http) = (free_port(), free_port());
     let address = format!("127.0.0.1:{remoting}");
     let config = serde_json::json!({
         "cluster": "c", "broker": "b", "dataDir": dir, "advertise": address,
         "listen": {"remoting": address, "http": format!("127.0.0.1:{http}")},
         "storeHost": address, "autoCreateTopics": auto_create, "segmentBytes": 1 << 20,
+        "properties": properties,
     });
     let config = Config::parse(&config.to_string(), Path::new("test")).expect("good");
     let stop = CancellationToken::new();
@@ -302,7 +310,8 @@ fn sends() -> Vec<(SendMessage, ResponseCode)> {
         (message("rmq_sys_gantry_state", 0, ""), Code::NoPermission),
         (message("SCHEDULE_TOPIC_XXXX", 0, ""), Code::NoPermission),
         (with("TRAN_MSG\u{1}true\u{2}"), Code::MessageIllegal),
-        (with("DELAY\u{1}3\u{2}"), Code::MessageIllegal),
+        (with("DELAY\u{1}x\u{2}"), Code::SystemError),
+        (with("INNER_NUM\u{1}3\u{2}"), Code::MessageIllegal),
         (with("TIMER_DELIVER_MS\u{1}9\u{2}"), Code::MessageIllegal),
         (with(&"x".repeat(32_768)), Code::MessageIllegal),
         (

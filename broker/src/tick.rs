@@ -13,7 +13,7 @@ const BYTES_A_SECOND_MIN: u64 = 64_000;
 
 /// The time until the next record, after one of `record_bytes` bytes. In the time `since` the
 /// record before it, the log took `log_bytes`.
-pub fn next(record_bytes: u64, log_bytes: u64, since: Duration) -> Duration {
+pub(crate) fn next(record_bytes: u64, log_bytes: u64, since: Duration) -> Duration {
     let millis = u64::try_from(since.max(TICK_MIN).as_millis()).unwrap_or(u64::MAX);
     let share = log_bytes.saturating_mul(10 * SHARE_PERCENT) / millis;
     let rate = share.max(BYTES_A_SECOND_MIN);
@@ -54,12 +54,16 @@ mod tests {
         // Each tick every group has moved on; the record's size does not depend on the tick.
         let (mut now, mut written, mut tick) = (Duration::ZERO, 0, TICK_MIN);
         let record_bytes = 250_000;
-        while now < Duration::from_secs(600) {
+        while now < Duration::from_mins(10) {
             now += tick;
             written += record_bytes;
             tick = next(record_bytes, record_bytes, tick);
         }
         let rate = written / now.as_secs();
-        assert!(rate <= BYTES_A_SECOND_MIN, "{rate} bytes a second");
+        // The first tick was a short one.
+        assert!(
+            rate <= BYTES_A_SECOND_MIN * 101 / 100,
+            "{rate} bytes a second"
+        );
     }
 }

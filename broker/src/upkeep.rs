@@ -142,12 +142,18 @@ fn holds(broker: &Broker, rules: &Rules, now_ms: i64, used: bool) -> Result<Hold
         let tables = broker.tables();
         let longer = |(_, keep): &(String, Duration)| *keep > rules.keep;
         let reserved: HashMap<_, _> = tables.reserved().into_iter().filter(longer).collect();
-        (
-            reserved,
-            used.then(|| tables.consumers()).unwrap_or_default(),
-        )
+        let consumers = if used {
+            tables.consumers()
+        } else {
+            HashMap::new()
+        };
+        (reserved, consumers)
     };
-    let mut holds = Holds::default();
+    let delivered = broker.tables().delivered.clone();
+    let mut holds = Holds {
+        live: delivered.oldest_position(&broker.store)?,
+        ..Holds::default()
+    };
     let mut oldest: HashMap<Option<String>, Unconsumed> = HashMap::new();
     for (topic, queue, range) in broker.store.queues() {
         if range.min >= range.max {

@@ -49,7 +49,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use protocol::code::{Language, MQ_VERSION, VERSION_STRICT_JSON_ROUTE};
+    use protocol::code::{
+        Language, MQ_VERSION, VERSION_MAX_RECONSUME_TIMES, VERSION_STRICT_JSON_ROUTE,
+    };
     use protocol::{RequestCode, ResponseCode};
 
     fn java(kind: &str) -> BTreeMap<String, i32> {
@@ -84,6 +86,7 @@ mod tests {
         let versions = java("version");
         assert_eq!(versions["CURRENT"], MQ_VERSION);
         assert_eq!(versions["V4_9_4"], VERSION_STRICT_JSON_ROUTE);
+        assert_eq!(versions["V3_4_9"], VERSION_MAX_RECONSUME_TIMES);
     }
 
     #[test]

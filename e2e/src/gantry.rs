@@ -26,11 +26,22 @@ impl Gantry {
         pages: SocketAddr,
         log: &Path,
     ) -> anyhow::Result<Process> {
+        self.start_name_server_with(remoting, pages, log, &[]).await
+    }
+
+    pub async fn start_name_server_with(
+        &self,
+        remoting: SocketAddr,
+        pages: SocketAddr,
+        log: &Path,
+        options: &[&str],
+    ) -> anyhow::Result<Process> {
         let mut command = Command::new(&self.0);
         command
             .arg("namesrv")
             .args(["--listen", &remoting.to_string()])
-            .args(["--http", &pages.to_string()]);
+            .args(["--http", &pages.to_string()])
+            .args(options);
         let mut process = Process::start("gantry namesrv", command, log)?;
         process
             .listening(remoting, Duration::from_secs(START_SECONDS_MAX))
@@ -84,12 +95,14 @@ pub fn yaml(plan: &BrokerPlan) -> anyhow::Result<String> {
     writeln!(text, "listen:")?;
     writeln!(text, "  remoting: {}", local(plan.port))?;
     writeln!(text, "  http: {}", plan.http())?;
-    writeln!(text, "advertise: {}", local(plan.port))?;
+    text.push_str(&plan.extra_listen);
+    writeln!(text, "advertise: {}", plan.advertise())?;
     writeln!(text, "storeHost: {}", local(plan.port))?;
+    let scheme = if plan.name_servers_tls { "tls://" } else { "" };
     let name_servers: Vec<String> = plan
         .name_servers
         .iter()
-        .map(|a| format!("\"{a}\""))
+        .map(|address| format!("\"{scheme}{address}\""))
         .collect();
     writeln!(text, "nameServers: [{}]", name_servers.join(", "))?;
     writeln!(text, "flush: {flush}")?;

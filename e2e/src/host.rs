@@ -6,15 +6,23 @@
 
 pub mod messages;
 pub mod crash;
+pub mod kills;
+pub mod disk_full;
+pub mod produce;
+pub mod retry;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
 pub mod routes;
+pub mod name_server;
+pub mod ports;
 pub mod export;
 pub mod adopt;
 pub mod retention;
 pub mod life;
 pub mod pages;
+pub mod mqadmin;
+pub mod commands;
 
 use crate::lab::{Lab, Target};
 use crate::runner::{Running, Test};
@@ -33,16 +41,24 @@ pub enum Against {
 pub fn tests() -> Vec<Test<Lab>> {
     let rows: Vec<Row> = [
         messages::rows(),
+        produce::rows(),
+        retry::rows(),
         hold::rows(),
         limits::rows(),
         bad_bytes::rows(),
         routes::rows(),
+        name_server::rows(),
+        ports::rows(),
         crash::rows(),
+        kills::rows(),
+        disk_full::rows(),
         export::rows(),
         adopt::rows(),
         retention::rows(),
         life::rows(),
         pages::rows(),
+        mqadmin::rows(),
+        commands::rows(),
         vec![(
             "the_recorded_constants_are_those_of_the_jar",
             Against::Java,

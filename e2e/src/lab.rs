@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Lab {
     jars: Option<Jars>,
     drivers: BTreeMap<Client, Driver>,
     shared: BTreeMap<Target, Site>,
+    /// What mqadmin printed, by target and step.
+    pub printed: BTreeMap<(Target, String), String>,
     kept: Vec<Process>,
     dirs: u32,
     /// Last, so that it outlives the processes that write in it.
@@ -65,10 +67,16 @@ pub struct BrokerPlan {
     pub dir: PathBuf,
     pub segment_bytes: u64,
     pub flush_sync: bool,
+    /// Gantry's broker speaks TLS to them.
+    pub name_servers_tls: bool,
     /// Java asks the name server by data version before it registers again.
     pub ask_before_register: bool,
+    /// The address that the route names; a witness may stand there.
+    pub advertised: Ipv4Addr,
     /// More lines of Gantry's configuration.
     pub extra_yaml: String,
+    /// More of them under `listen`.
+    pub extra_listen: String,
     /// More lines of Java's.
     pub extra_properties: String,
 }
@@ -84,6 +92,10 @@ impl BrokerPlan {
 
     pub fn remoting(&self) -> SocketAddr {
         local(self.port)
+    }
+
+    pub fn advertise(&self) -> SocketAddr {
+        SocketAddr::from((self.advertised, self.port))
     }
 }
 
@@ -110,6 +122,7 @@ impl Lab {
             jars: None,
             drivers: BTreeMap::new(),
             shared: BTreeMap::new(),
+            printed: BTreeMap::new(),
             kept: Vec::new(),
             dirs: 0,
             dir,
@@ -224,8 +237,11 @@ impl Lab {
             dir: self.fresh_dir(name)?,
             segment_bytes: SEGMENT_BYTES,
             flush_sync: false,
+            name_servers_tls: false,
             ask_before_register: false,
+            advertised: Ipv4Addr::LOCALHOST,
             extra_yaml: String::new(),
+            extra_listen: String::new(),
             extra_properties: String::new(),
         })
     }
@@ -238,7 +254,7 @@ impl Lab {
                     name: plan.name.clone(),
                     name_servers: plan.name_servers.iter().map(ToString::to_string).collect(),
                     port: plan.port,
-                    advertised: std::net::Ipv4Addr::LOCALHOST,
+                    advertised: plan.advertised,
                     dir: plan.dir.clone(),
                     segment_bytes: plan.segment_bytes,
                     encoding: Encoding::Json,
@@ -278,7 +294,7 @@ async fn registered(name_server: SocketAddr, plan: &BrokerPlan) -> anyhow::Resul
     until("the broker is in the route", limit, async || {
         let route = route(name_server, AUTO_CREATE_TOPIC).await?;
         let route = route.context("no route for automatic creation")?;
-        let address = plan.remoting().to_string();
+        let address = plan.advertise().to_string();
         ensure!(
             route.contains(&plan.name) && route.contains(&address),
             "{address} is not in {route}"

@@ -8,6 +8,7 @@
 //! - [`record`], [`raw`], [`http`]: what was sent and received; bytes; pages
 //! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: facts about Java, and their renewal
 //! - [`host`]: the tests on one machine
+//! - [`compat`]: each call of each official client
 //! - [`kube`]: the tests on a Kubernetes
 
 #![allow(
@@ -29,6 +30,7 @@ mod recorder;
 mod golden;
 mod codes;
 mod host;
+mod compat;
 mod kube;
 
 use std::path::PathBuf;
@@ -60,6 +62,8 @@ enum Stage {
         /// Run only tests whose name contains this
         filter: Option<String>,
     },
+    /// Each call of each official client, on this machine
+    Compat(compat::Options),
     /// The operator, its brokers and official clients on a Kubernetes
     Kube {
         #[command(flatten)]
@@ -115,6 +119,7 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
                 .await?
                 .code())
         }
+        Stage::Compat(options) => compat::run(options).await,
         Stage::Kube { options, filter } => {
             let mut lab = kube::Lab::new(options).await?;
             let summary = runner::run(&mut lab, &kube::tests(), filter.as_deref()).await?;
@@ -123,6 +128,7 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
         }
         Stage::Prepare => {
             Jars::ready().await?;
+            compat::program::go_program().await?;
             Ok(ExitCode::SUCCESS)
         }
         Stage::ClientImage { out, name } => {

@@ -69,10 +69,15 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id as i32)) {
+        if let Some(group) = self.group() {
             // Ended meanwhile: as good as signalled.
-            let _ = kill_process_group(pid, signal);
+            let _ = kill_process_group(group, signal);
         }
+    }
+
+    /// For whoever has to be quick; `None` once it has been waited for.
+    pub fn group(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| Pid::from_raw(id as i32))
     }
 
     pub async fn kill(&mut self) -> anyhow::Result<()> {

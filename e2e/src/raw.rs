@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 #[derive(Debug)]
 pub struct Connection {
@@ -83,12 +84,43 @@ impl Connection {
         }
     }
 
-    async fn read_frame(&mut self) -> std::io::Result<Vec<u8>> {
-        let length = self.stream.read_u32().await?;
-        let mut frame = vec![0; length as usize];
-        self.stream.read_exact(&mut frame).await?;
-        Ok(frame)
+    /// Whether the peer closes in time, whatever it says before: a TLS alert is no frame.
+    pub async fn closes_within(&mut self, limit: Duration) -> bool {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(limit, self.stream.read_to_end(&mut bytes)).await;
+        read.is_ok()
     }
+
+    async fn read_frame(&mut self) -> std::io::Result<Vec<u8>> {
+        read_frame(&mut self.stream).await
+    }
+
+    /// Both directions for themselves: many requests on their way before the first answer.
+    pub fn split(self) -> (Answers, OwnedWriteHalf) {
+        let (answers, requests) = self.stream.into_split();
+        (Answers(BufReader::new(answers)), requests)
+    }
+}
+
+/// The answers of a connection, whatever they answer.
+#[derive(Debug)]
+pub struct Answers(BufReader<OwnedReadHalf>);
+
+impl Answers {
+    /// `None` at the end of the connection.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
+        match read_frame(&mut self.0).await {
+            Ok(frame) => parse(&frame).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
+    let length = stream.read_u32().await?;
+    let mut frame = vec![0; length as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
 }
 
 /// A request with a JSON header.

@@ -1,21 +1,30 @@
 //! The one binary. Every part of Gantry is a sub-command; this file is their list.
 
+mod admin;
 mod command;
+mod output;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use net::client::CallError;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use command::{broker, crds, message, namesrv, operator, standalone, store, topic};
+use command::{broker, cluster, crds, group, message, namesrv, operator, standalone, store, topic};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GANTRY_COMMIT"), ")");
 
+const EXIT_CODES: &str = "\
+The commands topic, group, message and cluster speak RocketMQ's admin protocol: they work on a
+cluster of Java brokers too.
+
+Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 nobody can be reached.";
+
 /// A Kubernetes-native message broker for RocketMQ clients.
 #[derive(Debug, Parser)]
-#[command(version = VERSION, propagate_version = true)]
+#[command(version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// How log lines are written to standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
@@ -45,12 +54,18 @@ enum Command {
     Standalone(standalone::Arguments),
     /// Print the custom resource definitions.
     Crds,
-    /// Look at topics.
+    /// Look at topics, create and delete them.
     #[command(subcommand)]
     Topic(topic::Command),
-    /// Send messages.
+    /// Look at consumer groups, and send them elsewhere.
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Send messages and find them.
     #[command(subcommand)]
     Message(message::Command),
+    /// Look at brokers.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Work on a data directory that no broker has open.
     #[command(subcommand)]
     Store(store::Command),
@@ -72,6 +87,8 @@ async fn main() -> ExitCode {
         Command::Standalone(arguments) => standalone::run(arguments, stopped_by_signal()).await,
         Command::Crds => crds::run(),
         Command::Topic(command) => topic::run(command).await,
+        Command::Group(command) => group::run(command).await,
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Message(command) => message::run(command).await,
         Command::Store(command) => store::run(command),
     };
@@ -79,7 +96,14 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gantry: {error:#}");
-            ExitCode::FAILURE
+            let unreachable = error.chain().any(|cause| {
+                let call = cause.downcast_ref::<CallError>();
+                matches!(
+                    call,
+                    Some(CallError::Io { .. } | CallError::TimedOut { .. })
+                )
+            });
+            ExitCode::from(if unreachable { 3 } else { 1 })
         }
     }
 }

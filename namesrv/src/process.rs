@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use net::http;
 use net::server::Counts;
-use net::{Limits, http};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Metrics and probes.
     pub http: SocketAddr,
-    pub limits: Limits,
+    pub net: net::Options,
     /// Unix time in milliseconds.
     pub clock: fn() -> i64,
 }
@@ -51,9 +51,9 @@ pub async fn run(
     started();
     tokio::join!(
         net::server::serve(
-            remoting,
+            vec![remoting],
             Arc::clone(&server),
-            options.limits,
+            options.net,
             counts,
             stop.clone()
         ),

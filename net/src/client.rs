@@ -1,16 +1,20 @@
 //! A connection of ours to somebody else's server: one call at a time, each with a deadline.
+//! `host:port` is spoken to in plain text, `tls://host:port` in TLS that checks no certificate, as
+//! the Java clients do by default: it keeps listeners out, not somebody in the middle.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::BytesMut;
 use protocol::frame::{self, Malformed};
 use protocol::{Frame, ResponseCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::tls;
 
 /// Why a call got no answer, or not the one that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -39,27 +43,30 @@ fn name(code: i32) -> String {
 #[derive(Debug)]
 pub struct Connection {
     address: String,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: BytesMut,
     opaque: i32,
     limits: frame::Limits,
 }
 
+trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for S {}
+
 impl Connection {
-    /// Opens a connection to `host:port`.
+    /// Opens a connection to `host:port` or `tls://host:port`.
     pub async fn open(address: &str, within: Duration) -> Result<Self, CallError> {
         let io = |error| CallError::Io {
             address: address.to_owned(),
             error,
         };
-        let stream = timeout(within, TcpStream::connect(address))
+        let stream = timeout(within, connect(address))
             .await
             .map_err(|_| CallError::TimedOut {
                 address: address.to_owned(),
                 after: within,
             })?
             .map_err(io)?;
-        stream.set_nodelay(true).map_err(io)?;
         Ok(Self {
             address: address.to_owned(),
             stream,
@@ -132,4 +139,19 @@ impl Connection {
             error,
         }
     }
+}
+
+async fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+    let Some(address) = address.strip_prefix("tls://") else {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        return Ok(Box::new(stream));
+    };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name = host.trim_matches(['[', ']']).to_owned().try_into();
+    let name = name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let connector = tls::unverified().map_err(io::Error::other)?;
+    Ok(Box::new(connector.connect(name, stream).await?))
 }

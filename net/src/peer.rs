@@ -4,14 +4,16 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol::Frame;
 use protocol::frame::encode_head;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
@@ -28,6 +30,22 @@ pub struct Peer {
     write_bytes_max: usize,
     /// Correlates the requests that we send on this connection.
     opaque: AtomicI32,
+    /// Requests of ours that wait for the client's answer.
+    calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
+}
+
+/// Of one connection, at the same time.
+const CALLS_MAX: usize = 64;
+
+/// Why the client has not answered a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    #[error("the connection is closed")]
+    Closed,
+    #[error("it did not answer in time")]
+    TimedOut,
+    #[error("{CALLS_MAX} calls wait for it already")]
+    Busy,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +70,7 @@ impl Peer {
             queued: Notify::new(),
             write_bytes_max,
             opaque: AtomicI32::new(1),
+            calls: Mutex::default(),
         }
     }
 
@@ -89,6 +108,37 @@ impl Peer {
         });
     }
 
+    /// Sends a request of ours and waits for the client's answer, whatever its code.
+    pub async fn call(&self, request: Frame, within: Duration) -> Result<Frame, Unanswered> {
+        let opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
+        let (answered, answer) = oneshot::channel();
+        {
+            let mut calls = self.lock_calls();
+            // Calls whose future was dropped have no receiver any more.
+            calls.retain(|_, waiting| !waiting.is_closed());
+            if calls.len() >= CALLS_MAX {
+                return Err(Unanswered::Busy);
+            }
+            calls.insert(opaque, answered);
+        }
+        self.send(&Frame { opaque, ..request });
+        let answer = tokio::select! {
+            answer = answer => answer.map_err(|_| Unanswered::Closed),
+            () = self.closed.cancelled() => Err(Unanswered::Closed),
+            () = tokio::time::sleep(within) => Err(Unanswered::TimedOut),
+        };
+        self.lock_calls().remove(&opaque);
+        answer
+    }
+
+    /// Hands a client's answer to the call that waits for it, if one does.
+    pub fn answered(&self, answer: Frame) {
+        let waiting = self.lock_calls().remove(&answer.opaque);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(answer);
+        }
+    }
+
     /// All that waits to be written, as soon as there is any.
     pub(crate) async fn take_queued(&self) -> Vec<Bytes> {
         loop {
@@ -110,5 +160,11 @@ impl Peer {
         self.outbound
             .lock()
             .expect("invariant: no panic while the queue is held")
+    }
+
+    fn lock_calls(&self) -> std::sync::MutexGuard<'_, HashMap<i32, oneshot::Sender<Frame>>> {
+        self.calls
+            .lock()
+            .expect("invariant: no panic while the calls are held")
     }
 }

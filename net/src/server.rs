@@ -1,4 +1,4 @@
-//! The accept loop and a connection's life: read, decode, hand over; write what is queued.
+//! The accept loops and a connection's life: read, decode, hand over; write what is queued.
 //!
 //! Every connection is one task. A connection ends when the client leaves, sends what is no
 //! frame, says nothing for too long, takes too long over one frame, does not read its answers,
@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Peer;
+use crate::preamble::{self, Carrier, Refused};
+use crate::{Network, Peer, Tls};
 
 /// What a server does with a client's frames. Calls of one connection come one after another;
 /// a handler answers through the peer, now or later, and must not block.
@@ -43,6 +44,9 @@ pub struct Limits {
     pub idle_max: Duration,
     /// From the first byte of a frame to its last.
     pub frame_time_max: Duration,
+    /// For a PROXY header, and for a TLS handshake. Their bytes are bounded too: 4 KiB, and the
+    /// 64 KiB that rustls takes of an unfinished handshake.
+    pub handshake_time_max: Duration,
     /// Bytes that wait until the client reads them.
     pub write_bytes_max: usize,
     /// From the stop signal until connections are cut off.
@@ -57,9 +61,25 @@ impl Default for Limits {
             connections_per_address_max: 10_000,
             idle_max: Duration::from_mins(2),
             frame_time_max: Duration::from_secs(30),
+            handshake_time_max: Duration::from_secs(10),
             write_bytes_max: 64 * 1024 * 1024,
             drain_max: Duration::from_secs(3),
         }
+    }
+}
+
+/// How a server takes connections.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub limits: Limits,
+    pub tls: Tls,
+    /// Whose PROXY headers are believed.
+    pub proxy_from: Vec<Network>,
+}
+
+impl Options {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.proxy_from.iter().any(|from| from.contains(address))
     }
 }
 
@@ -71,27 +91,42 @@ pub struct Counts {
     pub malformed: AtomicU64,
 }
 
-/// Accepts and serves until `stop`, then lets connections finish what is queued.
+/// Accepts and serves until `stop`, then lets connections finish what is queued. The limits
+/// are those of all ports together.
 pub async fn serve<H: Handler>(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     handler: Arc<H>,
-    limits: Limits,
+    options: Options,
     counts: Arc<Counts>,
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
     let server = Arc::new(Server {
         handler,
-        limits,
+        options,
         counts,
         per_address: Mutex::default(),
         next_id: AtomicU64::new(1),
         stop: stop.clone(),
     });
+    for listener in listeners {
+        tasks.spawn(accept(Arc::clone(&server), listener, tasks.clone()));
+    }
+    stop.cancelled().await;
+    tasks.close();
+    if timeout(server.options.limits.drain_max * 2, tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(left = tasks.len(), "connections did not end in time");
+    }
+}
+
+async fn accept<H: Handler>(server: Arc<Server<H>>, listener: TcpListener, tasks: TaskTracker) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+            () = server.stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -107,19 +142,11 @@ pub async fn serve<H: Handler>(
             }
         }
     }
-    drop(listener);
-    tasks.close();
-    if timeout(server.limits.drain_max * 2, tasks.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(left = tasks.len(), "connections did not end in time");
-    }
 }
 
 struct Server<H> {
     handler: Arc<H>,
-    limits: Limits,
+    options: Options,
     counts: Arc<Counts>,
     per_address: Mutex<HashMap<IpAddr, usize>>,
     next_id: AtomicU64,
@@ -127,15 +154,64 @@ struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
-    async fn connection(&self, stream: TcpStream, address: SocketAddr, _place: Place<H>) {
+    async fn connection(&self, stream: TcpStream, from: SocketAddr, mut place: Place<H>) {
         let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else {
             return;
         };
+        let opened = tokio::select! {
+            opened = self.open(stream, from, &mut place) => opened,
+            () = self.stop.cancelled() => return,
+        };
+        let (carrier, address) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
+            Err(refused) if refused.is_malformed() => {
+                self.counts.malformed.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(peer = %from, %refused, "disconnected");
+                return;
+            }
+            Err(refused) => return tracing::debug!(peer = %from, %refused, "disconnected"),
+        };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::new(Peer::new(id, address, local, self.limits.write_bytes_max));
-        let (read, mut write) = stream.into_split();
+        let write_bytes_max = self.options.limits.write_bytes_max;
+        let peer = Arc::new(Peer::new(id, address, local, write_bytes_max));
+        match carrier {
+            Carrier::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                self.converse(read, write, &peer).await;
+            }
+            Carrier::Tls(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                self.converse(read, write, &peer).await;
+            }
+        }
+        self.handler.closed(&peer);
+    }
+
+    /// Up to the first frame. `None`: the client that a proxy names has no place left.
+    async fn open(
+        &self,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        place: &mut Place<H>,
+    ) -> Result<Option<(Carrier, SocketAddr)>, Refused> {
+        let address = preamble::client(&mut stream, from, &self.options).await?;
+        if !place.count(address) {
+            return Ok(None);
+        }
+        let carrier = preamble::carrier(stream, &self.options).await?;
+        Ok(Some((carrier, address)))
+    }
+
+    async fn converse(
+        &self,
+        read: impl AsyncRead + Unpin,
+        mut write: impl AsyncWrite + Unpin,
+        peer: &Arc<Peer>,
+    ) {
+        let address = peer.address;
         tokio::select! {
-            ended = self.read(read, &peer) => match ended {
+            ended = self.read(read, peer) => match ended {
                 Ok(()) => {}
                 Err(Ended::Malformed(error)) => {
                     self.counts.malformed.fetch_add(1, Ordering::Relaxed);
@@ -143,15 +219,18 @@ impl<H: Handler> Server<H> {
                 }
                 Err(ended) => tracing::debug!(peer = %address, %ended, "disconnected"),
             },
-            _ = write_queued(&mut write, &peer) => {}
+            _ = write_queued(&mut write, peer) => {}
             () = peer.closed.cancelled() => {}
             () = self.stop.cancelled() => {}
         }
         // What was answered before the end still goes out, within a bound.
         let rest = peer.take_now();
-        let _ = timeout(self.limits.drain_max, write_parts(&mut write, rest)).await;
+        let _ = timeout(self.options.limits.drain_max, async {
+            write_parts(&mut write, rest).await?;
+            write.shutdown().await
+        })
+        .await;
         peer.closed.cancel();
-        self.handler.closed(&peer);
     }
 
     async fn read(
@@ -163,15 +242,15 @@ impl<H: Handler> Server<H> {
         let mut frame_since: Option<Instant> = None;
         loop {
             while let Some(request) =
-                frame::decode(&mut buffer, &self.limits.frame).map_err(Ended::Malformed)?
+                frame::decode(&mut buffer, &self.options.limits.frame).map_err(Ended::Malformed)?
             {
                 self.handler.handle(request, peer);
                 frame_since = None;
             }
             let deadline = if buffer.is_empty() {
-                Instant::now() + self.limits.idle_max
+                Instant::now() + self.options.limits.idle_max
             } else {
-                *frame_since.get_or_insert_with(Instant::now) + self.limits.frame_time_max
+                *frame_since.get_or_insert_with(Instant::now) + self.options.limits.frame_time_max
             };
             buffer.reserve(16 * 1024);
             match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
@@ -203,33 +282,50 @@ enum Ended {
 /// One of the places for connections; given back when dropped.
 struct Place<H> {
     server: Arc<Server<H>>,
-    address: IpAddr,
+    /// Whose it is, once that is known.
+    address: Option<IpAddr>,
 }
 
 impl<H> Place<H> {
-    fn take(server: &Arc<Server<H>>, address: SocketAddr) -> Option<Self> {
-        let ip = address.ip();
-        let mut per_address = lock(&server.per_address);
-        let here = per_address.entry(ip).or_default();
-        let in_all = server.counts.connections.load(Ordering::Relaxed);
-        if *here >= server.limits.connections_per_address_max
-            || in_all >= server.limits.connections_max
-        {
-            if *here == 0 {
-                per_address.remove(&ip);
-            }
-            drop(per_address);
-            server.counts.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(peer = %address, in_all, "refused: too many connections");
+    /// A place for a connection, which is its peer's unless the peer may be a proxy.
+    fn take(server: &Arc<Server<H>>, from: SocketAddr) -> Option<Self> {
+        let connections = &server.counts.connections;
+        let before = connections.fetch_add(1, Ordering::Relaxed);
+        let mut place = Self {
+            server: Arc::clone(server),
+            address: None,
+        };
+        if before >= server.options.limits.connections_max {
+            place.refuse(from, before);
             return None;
         }
-        *here += 1;
-        server.counts.connections.fetch_add(1, Ordering::Relaxed);
+        (server.options.trusts(from.ip()) || place.count(from)).then_some(place)
+    }
+
+    /// Makes the place one of this client's, unless it has as many as it may; only once.
+    fn count(&mut self, client: SocketAddr) -> bool {
+        if self.address.is_some() {
+            return true;
+        }
+        let ip = client.ip();
+        let mut per_address = lock(&self.server.per_address);
+        let here = per_address.get(&ip).copied().unwrap_or(0);
+        let full = here >= self.server.options.limits.connections_per_address_max;
+        if !full {
+            per_address.insert(ip, here + 1);
+        }
         drop(per_address);
-        Some(Self {
-            server: Arc::clone(server),
-            address: ip,
-        })
+        if full {
+            self.refuse(client, here);
+            return false;
+        }
+        self.address = Some(ip);
+        true
+    }
+
+    fn refuse(&self, client: SocketAddr, open: usize) {
+        self.server.counts.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(peer = %client, open, "refused: too many connections");
     }
 }
 
@@ -239,11 +335,14 @@ impl<H> Drop for Place<H> {
             .counts
             .connections
             .fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else {
+            return;
+        };
         let mut per_address = lock(&self.server.per_address);
-        if let Some(here) = per_address.get_mut(&self.address) {
+        if let Some(here) = per_address.get_mut(&address) {
             *here -= 1;
             if *here == 0 {
-                per_address.remove(&self.address);
+                per_address.remove(&address);
             }
         }
     }

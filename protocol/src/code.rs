@@ -6,9 +6,13 @@
 
 /// The release whose protocol we speak: `MQVersion.V5_5_0`. Clients gate features on it.
 pub const MQ_VERSION: i32 = 513;
+pub const MQ_VERSION_NAME: &str = "V5_5_0";
 
 /// From this release on (`V4_9_4`) clients read a route as strict JSON; older ones read fastjson.
 pub const VERSION_STRICT_JSON_ROUTE: i32 = 401;
+
+/// From this release on (`V3_4_9`) clients say how often a message may be consumed anew.
+pub const VERSION_MAX_RECONSUME_TIMES: i32 = 121;
 
 /// From this release on (`V3_0_11`) a registration says more than the broker's topics.
 pub const VERSION_REGISTER_BODY: i32 = 37;

@@ -1,8 +1,9 @@
 //! fastjson's dialect of JSON, which Java brokers and clients write and older ones need.
 //!
 //! It differs in its keys: integers stand bare (`{0:"a"}`), and an object may be a key
-//! (`{{"queueId":1}:5}`). [`to_fastjson`] writes integer-keyed maps that way; [`from_fastjson`]
-//! reads both dialects by rewriting keys into texts, an object key into the text of its JSON.
+//! (`{{"queueId":1}:5}`). [`to_fastjson`] writes integer-keyed maps that way, and maps marked with
+//! [`object_keys`]; [`from_fastjson`] reads both dialects by rewriting keys into texts, an object
+//! key into the text of its JSON.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -45,7 +46,39 @@ pub fn from_fastjson<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> 
     serde_json::from_slice(&strict).map_err(|e| JsonError(e.to_string()))
 }
 
-/// Holds the quote of a key back until its first character tells whether it is an integer.
+/// For a map whose keys are objects: in Rust they are texts, each the JSON of its object, which
+/// [`to_fastjson`] writes bare.
+pub mod object_keys {
+    use std::collections::BTreeMap;
+
+    use serde::de::{DeserializeOwned, Error as _};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = |key: &K| String::from_utf8_lossy(&super::to_json(key)).into_owned();
+        serializer.collect_map(map.iter().map(|(key, value)| (text(key), value)))
+    }
+
+    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: DeserializeOwned + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let texts = BTreeMap::<String, V>::deserialize(deserializer)?;
+        let object = |(key, value): (String, V)| {
+            let key = super::from_fastjson(key.as_bytes()).map_err(D::Error::custom)?;
+            Ok((key, value))
+        };
+        texts.into_iter().map(object).collect()
+    }
+}
+
+/// Holds the quote of a key back until its first character tells whether it is an integer or an
+/// object.
 #[derive(Default)]
 struct Fastjson {
     in_key: bool,
@@ -101,6 +134,9 @@ impl Formatter for Fastjson {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        if fragment == "{" && std::mem::take(&mut self.quote_held) {
+            self.bare = true;
+        }
         self.release_quote(writer)?;
         CompactFormatter.write_string_fragment(writer, fragment)
     }
@@ -110,6 +146,12 @@ impl Formatter for Fastjson {
         writer: &mut W,
         escape: serde_json::ser::CharEscape,
     ) -> io::Result<()> {
+        use serde_json::ser::CharEscape;
+        match escape {
+            CharEscape::Quote if self.bare => return writer.write_all(b"\""),
+            CharEscape::ReverseSolidus if self.bare => return writer.write_all(b"\\"),
+            _ => {}
+        }
         self.release_quote(writer)?;
         CompactFormatter.write_char_escape(writer, escape)
     }
@@ -286,6 +328,17 @@ mod tests {
         assert_eq!(to_fastjson(&nested), br#"{"a\"b":{-1:"x"}}"#);
         let empty = BTreeMap::from([("", 1)]);
         assert_eq!(to_fastjson(&empty), br#"{"":1}"#);
+    }
+
+    #[test]
+    fn objects_are_keys_as_in_java() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Table(#[serde(with = "object_keys")] BTreeMap<BTreeMap<String, String>, String>);
+        let key = BTreeMap::from([("t".to_owned(), "a\\\"b".to_owned())]);
+        let table = Table(BTreeMap::from([(key, "\"{".to_owned())]));
+        let text = to_fastjson(&table);
+        assert_eq!(text, br#"{{"t":"a\\\"b"}:"\"{"}"#);
+        assert_eq!(from_fastjson::<Table>(&text).expect("ours"), table);
     }
 
     #[test]

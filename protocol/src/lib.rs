@@ -10,6 +10,7 @@
 //! - [`topic`]: names and the rules they obey
 //! - [`properties`]: a message's property string
 //! - [`record`]: a message as the commit log holds it
+//! - [`batch`]: several messages in one request
 //! - [`settings`]: `key=value` lines of Java's properties files
 //! - [`message_id`]: the id that names a record's place
 //! - [`acl`]: request signatures
@@ -24,6 +25,7 @@ pub mod json;
 pub mod topic;
 pub mod properties;
 pub mod record;
+pub mod batch;
 pub mod settings;
 pub mod message_id;
 pub mod acl;

@@ -31,11 +31,17 @@ pub const PGROUP: &str = "PGROUP";
 pub const INSTANCE_ID: &str = "INSTANCE_ID";
 pub const SHARDING_KEY: &str = "__SHARDINGKEY";
 pub const POP_CK: &str = "POP_CK";
+pub const INNER_NUM: &str = "INNER_NUM";
+/// A timer has stored the message and will not take it again.
+pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
 pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
 pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
 pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
 pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+/// Topics into which a message goes besides its own, and its offsets there.
+pub const INNER_MULTI_DISPATCH: &str = "INNER_MULTI_DISPATCH";
+pub const INNER_MULTI_QUEUE_OFFSET: &str = "INNER_MULTI_QUEUE_OFFSET";
 /// The checksum of the whole record; only the store writes it.
 pub const CRC32: &str = "__CRC32#";
 

@@ -38,6 +38,11 @@ pub const RECORD_BYTES_MAX: usize = BODY_BYTES_MAX + (64 << 10);
 /// `__CRC32#`, 0x01, ten digits, 0x02.
 pub const CRC_BYTES: usize = 20;
 
+/// Bits of the system flag (`MessageSysFlag.java`): the topic's messages have several tags.
+pub const MULTI_TAGS: i32 = 1 << 1;
+/// The record is several messages in one, for a queue type that is not served.
+pub const INNER_BATCH: i32 = 1 << 7;
+
 const TOPIC_V1_BYTES_MAX: usize = 127;
 const BORN_HOST_V6: i32 = 1 << 4;
 const STORE_HOST_V6: i32 = 1 << 5;
@@ -324,6 +329,11 @@ pub fn blank(remaining: u32) -> [u8; BLANK_BYTES] {
 /// Whether a record takes a place in its queue: prepared and rolled-back ones do not.
 pub fn takes_queue_offset(sys_flag: i32) -> bool {
     !matches!(sys_flag & TRANSACTION_MASK, PREPARED | ROLLBACK)
+}
+
+/// Whether a record is or was part of a transaction.
+pub fn is_transactional(sys_flag: i32) -> bool {
+    sys_flag & TRANSACTION_MASK != 0
 }
 
 /// Whether the record ends a transaction that came to nothing; such a record has no keys.

@@ -10,17 +10,17 @@ pub const GROUP_BYTES_MAX: usize = 120;
 pub const RETRY_PREFIX: &str = "%RETRY%";
 pub const DLQ_PREFIX: &str = "%DLQ%";
 
+/// Delayed messages wait here.
+pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+
 /// The topic from which unknown topics take their settings.
 pub const DEFAULT_TOPIC: &str = "TBW102";
-
-/// Messages with a delay level wait here, a queue a level.
-pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 
 /// Gantry's own state lies in the log under this name; no client reads or writes it.
 pub const STATE_TOPIC: &str = "rmq_sys_gantry_state";
 
 /// Topics of the broker itself, which no client may create, change or delete.
-const SYSTEM_TOPICS: &[&str] = &[
+pub const SYSTEM_TOPICS: &[&str] = &[
     DEFAULT_TOPIC,
     SCHEDULE_TOPIC,
     "BenchmarkTest",
@@ -49,10 +49,17 @@ const WRITE_FORBIDDEN: &[&str] = &[
 pub enum NameError {
     #[error("The specified {0} is blank.")]
     Blank(&'static str),
-    #[error("The specified {0} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")]
-    Illegal(&'static str),
-    #[error("The specified {what} is longer than {max} bytes.")]
-    TooLong { what: &'static str, max: usize },
+    #[error(
+        "The specified {what}: {name}, contains illegal characters, \
+         allowing only ^[%|a-zA-Z0-9_-]+$"
+    )]
+    Illegal { what: &'static str, name: String },
+    #[error("The specified {what}: {name}, is longer than {what} max length: {max}")]
+    TooLong {
+        what: &'static str,
+        name: String,
+        max: usize,
+    },
 }
 
 pub fn validate_topic(name: &str) -> Result<(), NameError> {
@@ -73,12 +80,15 @@ fn validate(what: &'static str, name: &str, max: usize) -> Result<(), NameError>
     if name.trim().is_empty() {
         return Err(NameError::Blank(what));
     }
+    let named = || name.to_owned();
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '%' | '|' | '_' | '-');
     if !name.chars().all(legal) {
-        return Err(NameError::Illegal(what));
+        let name = named();
+        return Err(NameError::Illegal { what, name });
     }
     if name.len() > max {
-        return Err(NameError::TooLong { what, max });
+        let name = named();
+        return Err(NameError::TooLong { what, name, max });
     }
     Ok(())
 }
@@ -100,6 +110,11 @@ pub fn retry_topic(group: &str) -> String {
     format!("{RETRY_PREFIX}{group}")
 }
 
+/// Where messages go that a group has failed to consume too often.
+pub fn dlq_topic(group: &str) -> String {
+    format!("{DLQ_PREFIX}{group}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,32 +124,23 @@ mod tests {
         let long = "x".repeat(128);
         let retry = format!("%RETRY%{}", "x".repeat(120));
         for (name, expect) in [
-            ("Order_Paid-1|%", Ok(())),
-            ("", Err(NameError::Blank("topic"))),
-            ("  ", Err(NameError::Blank("topic"))),
-            ("a/../b", Err(NameError::Illegal("topic"))),
-            ("a.b", Err(NameError::Illegal("topic"))),
-            ("töpic", Err(NameError::Illegal("topic"))),
-            ("a\0", Err(NameError::Illegal("topic"))),
-            (
-                &long,
-                Err(NameError::TooLong {
-                    what: "topic",
-                    max: 127,
-                }),
-            ),
-            (&long[..127], Ok(())),
-            (&retry, Ok(())),
+            ("Order_Paid-1|%", ""),
+            ("", "The specified topic is blank."),
+            ("  ", "The specified topic is blank."),
+            ("a/../b", "The specified topic: a/../b, contains illegal"),
+            ("a.b", "The specified topic: a.b, contains illegal"),
+            ("töpic", "The specified topic: töpic, contains illegal"),
+            ("a\0", "The specified topic: a\0, contains illegal"),
+            (&long, "is longer than topic max length: 127"),
+            (&long[..127], ""),
+            (&retry, ""),
         ] {
-            assert_eq!(validate_topic(name), expect, "{name:?}");
+            let said = validate_topic(name).map_or_else(|e| e.to_string(), |()| String::new());
+            assert!(said.contains(expect), "{name:?}: {said}");
+            assert_eq!(said.is_empty(), expect.is_empty(), "{name:?}: {said}");
         }
-        assert_eq!(
-            validate_group(&long[..121]),
-            Err(NameError::TooLong {
-                what: "group",
-                max: 120
-            })
-        );
+        let error = validate_group(&long[..121]).expect_err("too long");
+        assert!(error.to_string().ends_with("group max length: 120"));
     }
 
     #[test]

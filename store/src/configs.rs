@@ -22,7 +22,7 @@ type Checks = BTreeMap<String, Vec<String>>;
 
 /// Writes those of the files that differ from what is there.
 pub(crate) fn write(dir: &Path, files: &[(String, String)]) -> io::Result<()> {
-    std::fs::create_dir_all(dir.join(DIR))?;
+    fs::create_dir_all(&dir.join(DIR))?;
     let (mut checks, mut changed) = (load(dir)?.unwrap_or_default(), Vec::new());
     for (name, content) in files {
         let path = dir.join(DIR).join(name);
@@ -102,7 +102,7 @@ mod tests {
         let put = |name: &str, text: &str| {
             std::fs::write(dir.join("config").join(name), text).expect("written");
         };
-        let changed = || super::changed(dir).expect("read");
+        let changed = || changed(dir).expect("read");
         assert_eq!(changed(), []);
         std::fs::create_dir(dir.join("config")).expect("dir");
         put("a.json", "Java's");
@@ -112,7 +112,7 @@ mod tests {
         let checks = std::fs::read_to_string(dir.join(CHECKS)).expect("read");
         assert_eq!(
             checks,
-            r#"{"a.json":["4bf91c37-8","d5ed34e3-6"],"b.json":["06a7d1f2-8"]}"#
+            r#"{"a.json":["14aaae49-8","afdb1ae0-6"],"b.json":["9a25a9aa-8"]}"#
         );
         write(dir, &files("2")).expect("written");
         put("b.json", "b.json 1");

@@ -1,17 +1,38 @@
-//! The system calls of the store: files are written with pwrite and read with pread, never
-//! through a mapping, so that a bad page or a full disk is an error and not a signal.
+//! The system calls of the store: files are written with pwrite, never through a mapping, so that
+//! a full disk is an error and not a signal. What is written is read with pread; a sealed file
+//! through `map`.
+//!
+//! `kernel` makes the calls. In the tests of this crate `faulty` stands before it: a disk that is
+//! full, fails, or loses power.
+
+mod kernel;
+#[cfg(test)]
+pub(crate) mod faulty;
+mod map;
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, statvfs};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
+
+#[cfg(test)]
+use self::faulty as medium;
+#[cfg(not(test))]
+use self::kernel as medium;
+
+pub(crate) use medium::{
+    File, create_dir_all, list, open_read, open_rw, remove_file, rename, sync_dir,
+};
+
+pub(crate) use self::map::{MappedFile, Mapping};
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
+const APPEND_BUFFER_BYTES: usize = 1 << 18;
 
 /// How full the volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +43,7 @@ pub struct Volume {
 
 impl Volume {
     pub fn measure(dir: &Path) -> io::Result<Self> {
-        let stat = statvfs(dir)?;
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        // What only root may use counts as used up, as `df` counts it.
-        let total = used + stat.f_bavail;
-        Ok(Self {
-            used_bytes: used * stat.f_frsize,
-            total_bytes: total * stat.f_frsize,
-        })
+        medium::volume(dir)
     }
 
     pub fn used_percent(self) -> u8 {
@@ -48,51 +62,29 @@ pub enum Wait {
 }
 
 pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
-    if wait == Wait::ForDisk {
-        return file.read_exact_at(buf, at);
-    }
-    match preadv2(
-        file,
-        &mut [IoSliceMut::new(buf)],
-        at,
-        ReadWriteFlags::NOWAIT,
-    ) {
-        Ok(read) if read == buf.len() => Ok(()),
-        // A part was in memory, or the file ends: the waiting read will tell.
-        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
-        // File systems in memory know no NOWAIT, and never wait.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.read_exact_at(buf, at),
-        Err(error) => Err(error.into()),
+    match wait {
+        Wait::ForDisk => file.read_exact_at(buf, at),
+        Wait::Never => file.read_cached_at(buf, at),
     }
 }
 
 /// A new file of exactly `len` zero bytes, with its blocks reserved where the file system can.
 pub(crate) fn create_allocated(path: &Path, len: u64) -> io::Result<File> {
     let file = open_new(path)?;
-    match fallocate(&file, FallocateFlags::empty(), 0, len) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len)?,
-        Err(error) => {
-            drop(file);
-            std::fs::remove_file(path)?;
-            return Err(error.into());
-        }
+    if let Err(error) = file.allocate(len) {
+        drop(file);
+        remove_file(path)?;
+        return Err(error);
     }
     file.sync_all()?;
     Ok(file)
 }
 
+/// An empty file. An older one of this name goes, and with it nothing that has another name too:
+/// after a power loss a rename may have left both.
 pub(crate) fn open_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-}
-
-pub(crate) fn open_rw(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
+    remove_if_exists(path)?;
+    medium::create(path)
 }
 
 /// Makes `[from, to)` of the file zero.
@@ -100,10 +92,9 @@ pub(crate) fn zero_range(file: &File, from: u64, to: u64) -> io::Result<()> {
     if from >= to {
         return Ok(());
     }
-    match fallocate(file, FallocateFlags::ZERO_RANGE, from, to - from) {
-        Ok(()) => return Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(error) => return Err(error.into()),
+    match file.zero_range(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        result => return result,
     }
     let zeros = vec![0; ZERO_CHUNK_BYTES];
     let mut at = from;
@@ -115,32 +106,7 @@ pub(crate) fn zero_range(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn open_read(path: &Path) -> io::Result<File> {
-    File::open(path)
-}
-
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)
-}
-
-pub(crate) fn create_dir_all(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)
-}
-
-pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
-    std::fs::remove_file(path)
-}
-
-/// What lies in a directory, with lengths, in no order.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
-    let item = |item: io::Result<std::fs::DirEntry>| {
-        let item = item?;
-        Ok((item.path(), item.metadata()?.len()))
-    };
-    std::fs::read_dir(dir)?.map(item).collect()
-}
-
-/// The same, but nothing where there is no directory.
+/// As `list`, but nothing where there is no directory.
 pub(crate) fn list_if_exists(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     match list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -161,18 +127,50 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// Replaces the file at `path` by `bytes`: after a crash it is the old one or the new one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let tmp = tmp_of(path);
-    let mut file = open_new(&tmp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&tmp, path)?;
+    write_new(&tmp, bytes)?.sync_all()?;
+    rename(&tmp, path)?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// A new file with `bytes`, whose fate in a crash is nobody's concern until it is synced.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let file = open_new(path)?;
+    file.write_all_at(bytes, 0)?;
+    Ok(file)
+}
+
+/// Writes a file from its start to its end, through a buffer.
+#[derive(Debug)]
+pub(crate) struct Appender<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl<'a> Appender<'a> {
+    pub(crate) fn new(file: &'a File) -> io::BufWriter<Self> {
+        io::BufWriter::with_capacity(APPEND_BUFFER_BYTES, Self { file, at: 0 })
+    }
+}
+
+impl Write for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether nothing is broken: there was no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// The name under which the next version of a file is written.
@@ -183,15 +181,19 @@ pub(crate) fn tmp_of(path: &Path) -> PathBuf {
 }
 
 pub(crate) fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    match medium::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
 pub(crate) fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+    match remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -215,7 +217,7 @@ pub(crate) fn boot_id() -> [u8; 16] {
 /// so a table of this process's own directories is asked first.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    _file: std::fs::File,
     id: (u64, u64),
 }
 

@@ -4,7 +4,7 @@
 //! without a gap: spans, then `recent`. Entries come in when their record has committed, in
 //! order. A lock is held for a copy of a few entries, never while a file is read.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -14,13 +14,16 @@ use crate::keys::RecentKeys;
 use crate::run::{Entry, Part, Run};
 use crate::{Range, ReadError};
 
+const SPANS_EXACT: usize = 4;
+
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     topics: RwLock<HashMap<Arc<str>, Queues>>,
     pub(crate) keys: RecentKeys,
 }
 
-type Queues = BTreeMap<i32, Arc<Queue>>;
+/// In order of their numbers; most topics of a store with many have one queue.
+type Queues = Vec<Arc<Queue>>;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -60,7 +63,9 @@ pub(crate) struct Recent {
 impl Index {
     pub(crate) fn get(&self, topic: &str, queue: i32) -> Option<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.get(topic)?.get(&queue).cloned()
+        let queues = topics.get(topic)?;
+        let at = queues.binary_search_by_key(&queue, |queue| queue.id).ok()?;
+        queues.get(at).cloned()
     }
 
     pub(crate) fn get_or_create(&self, topic: &Arc<str>, id: i32) -> Arc<Queue> {
@@ -78,7 +83,12 @@ impl Index {
                 places,
             })
         };
-        Arc::clone(queues.entry(id).or_insert_with(fresh))
+        let at = queues.partition_point(|queue| queue.id < id);
+        if queues.get(at).is_none_or(|queue| queue.id != id) {
+            queues.reserve_exact(1);
+            queues.insert(at, fresh());
+        }
+        Arc::clone(&queues[at])
     }
 
     /// Makes the queues of a base known, before any run and record.
@@ -93,8 +103,7 @@ impl Index {
 
     pub(crate) fn of_topic(&self, topic: &str) -> Vec<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let queues = topics.get(topic).map(|queues| queues.values().cloned());
-        queues.into_iter().flatten().collect()
+        topics.get(topic).cloned().unwrap_or_default()
     }
 
     /// Drops queues without entries whose topic is not known.
@@ -105,7 +114,7 @@ impl Index {
                 return true;
             }
             // One that somebody holds may be about to get an entry.
-            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.read().is_empty());
+            queues.retain(|queue| Arc::strong_count(queue) > 1 || !queue.read().is_empty());
             !queues.is_empty()
         });
     }
@@ -113,11 +122,7 @@ impl Index {
     /// Every queue, in order of topic and number.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = topics
-            .values()
-            .flat_map(BTreeMap::values)
-            .cloned()
-            .collect();
+        let mut all: Vec<_> = topics.values().flatten().cloned().collect();
         drop(topics);
         all.sort_unstable_by(|a, b| (&a.topic, a.id).cmp(&(&b.topic, b.id)));
         all
@@ -135,7 +140,7 @@ impl Index {
         for part in parts {
             let queue = self.get_or_create(&part.topic, part.queue);
             let mut places = queue.write();
-            places.spans.push(Span::new(run, part));
+            places.add(Span::new(run, part));
             places.recent_first = part.first + i64::from(part.count);
             queue.next.store(places.recent_first, Ordering::Relaxed);
         }
@@ -178,7 +183,7 @@ impl Index {
             let kept = places.recent.len();
             places.recent.shrink_to(kept * 2);
             places.recent_first += i64::from(part.count);
-            places.spans.push(Span::new(run, part));
+            places.add(Span::new(run, part));
         }
     }
 
@@ -273,6 +278,15 @@ impl Queue {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Gives out again what was given out and not published.
+    pub(crate) fn take_back(&self) {
+        self.next.store(self.read().max(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn next(&self) -> i64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Adds the entry of a committed record.
     pub(crate) fn publish(&self, offset: i64, recent: Recent) {
         let mut places = self.write();
@@ -280,19 +294,24 @@ impl Queue {
         places.recent.push_back(recent);
     }
 
-    /// Adds the entry of a record found in the log. Says why not if the offset does not follow.
-    pub(crate) fn replay(&self, offset: i64, recent: Recent) -> Result<(), String> {
-        let mut places = self.write();
-        if offset < 0 || !places.fits(offset) {
-            let expected = places.max();
-            return Err(format!("queue offset {offset} where {expected} comes next"));
+    /// Says why not if a record found in the log does not follow.
+    pub(crate) fn follows(&self, offset: i64) -> Result<(), String> {
+        let places = self.read();
+        if offset >= 0 && places.fits(offset) {
+            return Ok(());
         }
+        let expected = places.max();
+        Err(format!("queue offset {offset} where {expected} comes next"))
+    }
+
+    /// Adds the entry of a record found in the log, which follows.
+    pub(crate) fn replay(&self, offset: i64, recent: Recent) {
+        let mut places = self.write();
         if places.is_empty() {
             places.recent_first = offset;
         }
         places.recent.push_back(recent);
         self.next.store(offset + 1, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Up to `count` entries from `from` on, fewer at the end of a run; none outside the range.
@@ -411,6 +430,14 @@ impl Places {
 
     fn fits(&self, offset: i64) -> bool {
         offset == self.max() || self.is_empty()
+    }
+
+    /// Most queues of a store with many have few spans: no room is kept for more.
+    fn add(&mut self, span: Span) {
+        if self.spans.len() < SPANS_EXACT {
+            self.spans.reserve_exact(1);
+        }
+        self.spans.push(span);
     }
 
     fn span_of(&self, offset: i64) -> Option<(Span, u64)> {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::fs::Wait;
+use crate::fs::{self, Wait};
 use crate::keys::{self, RECENT_KEYS_MAX};
 use crate::open::Inner;
 use crate::run::{self, Entry, Part, Run, Stretch};
@@ -17,7 +17,7 @@ use crate::{Flush, ReadError};
 
 /// With `Flush::Async` nothing stays longer in the kernel alone.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const MERGE_READ_ENTRIES: u64 = 4096;
 
 /// How the threads are woken and waited for.
@@ -103,8 +103,13 @@ pub(crate) fn flush_loop(inner: &Inner) {
 /// The thread that writes the index.
 pub(crate) fn index_loop(inner: &Inner) {
     while inner.keeper.wait(|wanted| &mut wanted.index) {
-        if let Err(error) = inner.write_due_runs() {
-            tracing::warn!(%error, "an index run could not be written");
+        let written = inner.write_due_runs();
+        let stuck = &inner.progress.index_stuck;
+        stuck.store(written.is_err(), Ordering::Release);
+        match written {
+            Ok(()) => inner.keep_reserve(),
+            Err(ReadError::Io(error)) if fs::is_full(&error) => inner.disk_is_full(&error),
+            Err(error) => tracing::warn!(%error, "an index run could not be written"),
         }
         if let Err(error) = inner.prepare_segment() {
             tracing::debug!(%error, "the next log file could not be made ahead of time");
@@ -129,6 +134,26 @@ impl Inner {
         }
         progress.flushed.fetch_max(to, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Makes the reserve again once there is room, and with that ends the refusal of messages.
+    pub(crate) fn keep_reserve(&self) {
+        match self.segments.fill_reserves() {
+            Ok(()) => {
+                if self.progress.short.swap(false, Ordering::AcqRel) {
+                    tracing::info!("there is room on the disk again");
+                }
+            }
+            Err(error) if fs::is_full(&error) => self.disk_is_full(&error),
+            Err(error) => tracing::warn!(%error, "the reserve could not be made"),
+        }
+    }
+
+    /// Refuses messages from now on, but for state records.
+    pub(crate) fn disk_is_full(&self, error: &io::Error) {
+        if !self.progress.short.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%error, "the disk is full; messages are refused until there is room");
+        }
     }
 
     /// Records how far the log is surely on disk, if that has changed.
@@ -208,12 +233,13 @@ impl Inner {
         let keys = self.index.keys.within(start, end);
         let (mut entries, mut keys) = (entries.into_iter().map(Ok), keys.into_iter().map(Ok));
         run::write(&path, stretch, &parts, &mut entries, &mut keys)?;
-        let run = reopen(&path)?;
+        let run = Run::reopen(&path)?;
         self.index.settle(&run, &parts);
         self.runs().push(run);
         self.index.keys.settle(end);
         self.progress.indexed.store(end, Ordering::Release);
         if end == segment_end {
+            self.segments.seal_below(end);
             self.merge(segment_end - self.segments.segment_bytes, segment_end)?;
         }
         Ok(())
@@ -251,7 +277,7 @@ impl Inner {
             Err(ReadError::IndexDamaged) => self.rebuild_at(&path, stretch)?,
             written => written?,
         }
-        let run = reopen(&path)?;
+        let run = Run::reopen(&path)?;
         self.index.replace(&run, &parts);
         let mut runs = self.runs();
         let at = runs.partition_point(|run| run.stretch.start < start);
@@ -259,7 +285,7 @@ impl Inner {
         runs.insert(at, run);
         drop(runs);
         for run in &old {
-            std::fs::remove_file(&run.path)?;
+            fs::remove_file(&run.path)?;
         }
         Ok(())
     }
@@ -304,9 +330,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-fn reopen(path: &Path) -> Result<Arc<Run>, ReadError> {
-    let (run, _) = Run::open(path)?.ok_or(ReadError::IndexDamaged)?;
-    Ok(Arc::new(run))
 }

@@ -4,6 +4,7 @@
 //! The data path, top to bottom:
 //! * `open`: lock, identity, recovery, a new epoch, threads; and the way back, `close`;
 //! * `queue`: messages that wait for the writer, bounded;
+//! * `dispatch`: one record in many queues;
 //! * `log`: the writer's thread: offsets, one write a batch, sync, confirm, publish, answer;
 //! * `segment`, `fs`: the log's files;
 //! * `tail`: the newest bytes, in memory;
@@ -24,6 +25,7 @@
 
 mod open;
 mod queue;
+mod dispatch;
 mod log;
 mod segment;
 mod fs;
@@ -95,6 +97,8 @@ pub struct Options {
     pub append_queue_max: usize,
     /// Appends are refused while more of the volume is used.
     pub disk_used_percent_max: u8,
+    /// Whether a message goes to the topics that its INNER_MULTI_DISPATCH names.
+    pub multi_dispatch: bool,
     /// Unix time in ms.
     pub clock: fn() -> i64,
 }
@@ -111,6 +115,7 @@ impl Options {
             run_bytes: 64 << 20,
             append_queue_max: 10_000,
             disk_used_percent_max: 90,
+            multi_dispatch: false,
             clock,
         }
     }
@@ -188,6 +193,8 @@ pub enum AppendError {
     Closed,
     #[error("the record of {bytes} bytes does not fit a log file")]
     RecordTooLarge { bytes: usize },
+    #[error("INNER_MULTI_DISPATCH is no list of topics %LMQ%...")]
+    Targets,
     #[error(transparent)]
     Message(#[from] EncodeError),
 }

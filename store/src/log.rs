@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,14 +14,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use protocol::record::{BLANK_BYTES, blank};
 
-use crate::fs::Volume;
+use crate::fs::{self, File, Volume};
 use crate::index::{Queue, Recent};
 use crate::keys::Key;
 use crate::open::Inner;
 use crate::queue::{Done, Pending};
 use crate::run::Entry;
 use crate::segment::Segment;
-use crate::{AppendError, Appended, Arrival, state};
+use crate::{AppendError, Appended, Arrival, dispatch, state};
 
 /// Called on the writer's thread for each batch that has become readable.
 pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
@@ -62,8 +61,43 @@ struct Placed {
     /// With the tags code; `None` for a record that takes no place in its queue.
     queue: Option<(Arc<Queue>, i64)>,
     keys: Vec<u32>,
+    /// Other queues in which the record lies, and its offsets there.
+    targets: Vec<(Arc<Queue>, i64)>,
     appended: Appended,
     done: Done,
+}
+
+impl Placed {
+    /// Adds the record's entries to all its queues, and says so in `arrivals`.
+    fn publish(&self, arrivals: &mut Vec<Arrival>) {
+        let Some((queue, tags)) = &self.queue else {
+            return;
+        };
+        let Appended {
+            position,
+            queue_offset,
+            bytes: size,
+            store_ms,
+            ..
+        } = self.appended;
+        let tags = *tags;
+        let entry = Entry {
+            position,
+            size,
+            tags,
+        };
+        let targets = self.targets.iter().map(|(queue, offset)| (queue, *offset));
+        for (queue, offset) in [(queue, queue_offset)].into_iter().chain(targets) {
+            queue.publish(offset, Recent { entry, store_ms });
+            arrivals.push(Arrival {
+                topic: Arc::clone(&queue.topic),
+                queue: queue.id,
+                offset,
+                tags,
+                store_ms,
+            });
+        }
+    }
 }
 
 impl Writer {
@@ -90,6 +124,7 @@ impl Writer {
         self.check_volume();
         self.wait_for_index();
         self.last_ms = self.last_ms.max((self.inner.clock)());
+        let end = self.end;
         let sizes = pending
             .iter()
             .map(|message| message.encoded.size())
@@ -106,34 +141,75 @@ impl Writer {
         if batch.placed.is_empty() {
             return;
         }
-        if let Err(error) = write(&batch.pieces, sync) {
-            tracing::error!(%error, "a write to the log failed; nothing is appended any more");
-            self.inner.progress.failed.store(true, Ordering::Release);
-            for placed in batch.placed {
-                (placed.done)(Err(AppendError::Failed));
+        let written = match write(&batch.pieces) {
+            Err(error) if fs::is_full(&error) => {
+                self.inner.disk_is_full(&error);
+                self.take_back(&batch, end).map(|()| false)
             }
-            return;
+            Err(error) => Err(error),
+            Ok(()) if sync => sync_all(&batch.pieces).map(|()| true),
+            Ok(()) => Ok(true),
+        };
+        let refusal = match written {
+            Ok(true) => return self.publish(batch, sync, announce),
+            Ok(false) => self.disk_full(),
+            Err(error) => {
+                tracing::error!(%error, "a write to the log failed; nothing is appended any more");
+                self.inner.progress.failed.store(true, Ordering::Release);
+                AppendError::Failed
+            }
+        };
+        for placed in batch.placed {
+            (placed.done)(Err(refusal.clone()));
         }
-        self.publish(batch, sync, announce);
+    }
+
+    /// Leaves the log as it was before a batch of which only a part found room.
+    fn take_back(&mut self, batch: &Batch, end: u64) -> io::Result<()> {
+        for piece in &batch.pieces {
+            let zeros = vec![0; piece.bytes.len()];
+            let at = piece.position - piece.segment.start;
+            match piece.segment.file.write_all_at(&zeros, at) {
+                // There was no room for more of the batch either.
+                Err(error) if fs::is_full(&error) => {}
+                result => result?,
+            }
+            piece.segment.file.sync_data()?;
+        }
+        let placed = batch.placed.iter();
+        for (queue, _) in placed.flat_map(|placed| placed.queue.iter().chain(&placed.targets)) {
+            queue.take_back();
+        }
+        self.end = end;
+        Ok(())
     }
 
     /// Gives the first `count` messages, which belong together, their places in one file, or
-    /// answers why they get none.
+    /// answers why they get none. Only a message that is alone has other queues.
     fn place_all(&mut self, batch: &mut Batch, pending: &mut VecDeque<Pending>, count: usize) {
+        let aimed = pending.front_mut().map(|first| self.aim(first));
+        let (mut targets, refused) = match aimed.unwrap_or_else(|| Ok(Vec::new())) {
+            Ok(targets) => (targets, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let together = pending.range(..count);
         let size = together.clone().map(|message| message.encoded.size()).sum();
-        let refused = together.into_iter().find_map(|m| self.refuse(m, size));
-        let refused = refused.or_else(|| self.room(batch, size).err());
+        let refused = refused.or_else(|| together.into_iter().find_map(|m| self.refuse(m, size)));
+        let is_state = pending.front().is_some_and(|m| &*m.topic == state::TOPIC);
+        let refused = refused.or_else(|| self.room(batch, size, is_state).err());
         for message in pending.drain(..count) {
             match &refused {
                 Some(error) => (message.done)(Err(error.clone())),
-                None => self.place(batch, message),
+                None => self.place(batch, message, std::mem::take(&mut targets)),
             }
         }
     }
 
-    fn place(&mut self, batch: &mut Batch, mut message: Pending) {
+    fn place(&mut self, batch: &mut Batch, mut message: Pending, targets: Vec<(Arc<Queue>, i64)>) {
         let size = message.encoded.size();
+        for (queue, _) in &targets {
+            queue.take_next();
+        }
         let queue = self
             .inner
             .index
@@ -158,10 +234,29 @@ impl Writer {
         batch.placed.push(Placed {
             queue,
             keys: message.keys,
+            targets,
             appended,
             done: message.done,
         });
         self.end += size as u64;
+    }
+
+    /// Writes into the record which offsets it is about to get in its other queues.
+    fn aim(&self, pending: &mut Pending) -> Result<Vec<(Arc<Queue>, i64)>, AppendError> {
+        let Some(targets) = pending.targets.take() else {
+            return Ok(Vec::new());
+        };
+        let (mut message, topics) = *targets;
+        let queues = topics
+            .iter()
+            .map(|topic| self.inner.index.get_or_create(topic, 0));
+        let targets: Vec<_> = queues
+            .map(|queue| (Arc::clone(&queue), queue.next()))
+            .collect();
+        let offsets: Vec<_> = targets.iter().map(|(_, offset)| *offset).collect();
+        message.properties = dispatch::with_offsets(&message.properties, &offsets);
+        pending.encoded = message.encode(self.inner.store_host)?;
+        Ok(targets)
     }
 
     fn refuse(&self, message: &Pending, size: usize) -> Option<AppendError> {
@@ -172,12 +267,12 @@ impl Writer {
             return Some(AppendError::RecordTooLarge { bytes: size });
         }
         // A broker's own state goes on: it is small, and consumers that commit free the disk.
-        let used_percent = self.full.filter(|_| &*message.topic != state::TOPIC)?;
-        Some(self.disk_full(used_percent))
+        let full = self.full.is_some() || self.inner.progress.short.load(Ordering::Acquire);
+        (full && &*message.topic != state::TOPIC).then(|| self.disk_full())
     }
 
     /// Makes the batch's last piece one that takes `size` more bytes at the log's end.
-    fn room(&mut self, batch: &mut Batch, size: usize) -> Result<(), AppendError> {
+    fn room(&mut self, batch: &mut Batch, size: usize, state: bool) -> Result<(), AppendError> {
         let segments = &self.inner.segments;
         let next_start = segments.next_start(self.end);
         // At a file's very start the file may still have to be made.
@@ -194,9 +289,12 @@ impl Writer {
         {
             return Ok(());
         }
-        let segment = segments
-            .ensure(start)
-            .map_err(|error| self.creation_failed(&error))?;
+        let made = if state {
+            segments.ensure_reserved(start)
+        } else {
+            segments.ensure(start)
+        };
+        let segment = made.map_err(|error| self.creation_failed(&error))?;
         if rolls {
             let current = segments.at(self.end).ok_or(AppendError::Failed)?;
             let piece = piece_of(batch, &current, self.end);
@@ -210,18 +308,18 @@ impl Writer {
     }
 
     fn creation_failed(&self, error: &io::Error) -> AppendError {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
-            return self.disk_full(100);
+        if fs::is_full(error) {
+            self.inner.disk_is_full(error);
+            return self.disk_full();
         }
         tracing::error!(%error, "a log file could not be made; nothing is appended any more");
         self.inner.progress.failed.store(true, Ordering::Release);
         AppendError::Failed
     }
 
-    fn disk_full(&self, used_percent: u8) -> AppendError {
+    fn disk_full(&self) -> AppendError {
+        let measured = || Volume::measure(&self.inner.dir).map(Volume::used_percent);
+        let used_percent = self.full.or_else(|| measured().ok()).unwrap_or(100);
         let held = self.inner.full_because.lock();
         let held = Arc::clone(&held.unwrap_or_else(PoisonError::into_inner));
         AppendError::DiskFull { used_percent, held }
@@ -236,32 +334,8 @@ impl Writer {
                 .push(piece.position, Bytes::from(piece.bytes));
         }
         let mut arrivals = Vec::with_capacity(batch.placed.len());
-        for Placed {
-            queue, appended, ..
-        } in &batch.placed
-        {
-            let Some((queue, tags)) = queue else { continue };
-            let Appended {
-                position,
-                queue_offset: offset,
-                bytes: size,
-                store_ms,
-                ..
-            } = *appended;
-            let entry = Entry {
-                position,
-                size,
-                tags: *tags,
-            };
-            queue.publish(offset, Recent { entry, store_ms });
-            let topic = Arc::clone(&queue.topic);
-            arrivals.push(Arrival {
-                topic,
-                queue: queue.id,
-                offset,
-                tags: *tags,
-                store_ms,
-            });
+        for placed in &batch.placed {
+            placed.publish(&mut arrivals);
         }
         let keys = batch.placed.iter().flat_map(|placed| {
             let position = placed.appended.position;
@@ -308,23 +382,24 @@ impl Writer {
         while self.inner.is_run_late()
             && Instant::now() < deadline
             && !self.inner.progress.failed.load(Ordering::Acquire)
+            && !self.inner.progress.index_stuck.load(Ordering::Acquire)
         {
             self.inner.keeper.nudge_and_wait(INDEX_ROUND);
         }
     }
 }
 
-fn write(pieces: &[Piece], sync: bool) -> io::Result<()> {
+fn write(pieces: &[Piece]) -> io::Result<()> {
     for piece in pieces {
         let at = piece.position - piece.segment.start;
         piece.segment.file.write_all_at(&piece.bytes, at)?;
     }
-    if sync {
-        for piece in pieces {
-            piece.segment.file.sync_data()?;
-        }
-    }
     Ok(())
+}
+
+fn sync_all(pieces: &[Piece]) -> io::Result<()> {
+    let mut files = pieces.iter().map(|piece| &piece.segment.file);
+    files.try_for_each(File::sync_data)
 }
 
 /// The last piece if it goes on at `position` in this file, else a new one.

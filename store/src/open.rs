@@ -23,10 +23,10 @@ use crate::log::{Arrived, Writer};
 use crate::queue::{AllDone, AppendQueue, Done, Pending, gather};
 use crate::recover::{Recovered, recover};
 use crate::run::Run;
-use crate::segment::Segments;
+use crate::segment::{self, Segments};
 use crate::state::{self, Epoch};
 use crate::tail::Tail;
-use crate::{AppendError, Appended, Flush, OpenError, Options, Status, fs, keys};
+use crate::{AppendError, Appended, Flush, OpenError, Options, Status, dispatch, fs, keys};
 
 const VOLUME_SHARE: u64 = 64;
 const SEGMENT_BYTES_AUTO_MIN: u64 = 64 << 20;
@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) store_host: SocketAddr,
     pub(crate) clock: fn() -> i64,
     pub(crate) run_bytes: u64,
+    multi_dispatch: bool,
     pub(crate) disk_used_percent_max: AtomicU8,
     pub(crate) segments: Segments,
     pub(crate) index: Index,
@@ -78,6 +79,10 @@ pub(crate) struct Progress {
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) appended_messages: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// A file could not be made or written because the disk is full.
+    pub(crate) short: AtomicBool,
+    /// The index could not be written the last time.
+    pub(crate) index_stuck: AtomicBool,
     epoch: AtomicU64,
 }
 
@@ -85,13 +90,23 @@ impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
     /// batch of messages that has become readable, before their senders are answered.
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(dir.join("commitlog"))?;
+        let is_new = !fs::exists(dir);
+        fs::create_dir_all(&dir.join("commitlog"))?;
         let lock = DirLock::acquire(dir)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
         crate::adopt::check_whole(dir)?;
+        fs::sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| is_new && fs::exists(parent)) {
+            fs::sync_dir(parent)?;
+        }
+        // What is written from here on may need the room.
+        segment::free_reserves(dir)?;
         let identity = identify(dir, &options)?;
         crate::java::check_untouched(dir, identity.segment_bytes)?;
         let recovered = recover(dir, &identity)?;
-        std::fs::write(dir.join("abort"), std::process::id().to_string())?;
+        fs::write_new(
+            &dir.join("abort"),
+            std::process::id().to_string().as_bytes(),
+        )?;
         let (end, last_ms) = (recovered.end, recovered.last_ms);
         let inner = Arc::new(Inner::new(dir, identity, &options, recovered, lock));
         {
@@ -105,22 +120,36 @@ impl Store {
         }
         let mut writer = Writer::new(Arc::clone(&inner), arrived, end, last_ms);
         begin_epoch(&inner, &mut writer)?;
+        inner.keep_reserve();
         let threads = Arc::new(Threads::start(&inner, writer)?);
         Ok(Self { inner, threads })
     }
 
     /// Stores a message. `done` is called once: on the writer's thread when the message is as
     /// durable as the store promises, or at once when it is refused. It must not block.
-    pub fn append(&self, message: Message, done: Done) {
+    pub fn append(&self, mut message: Message, done: Done) {
+        let targets = match dispatch::targets(&mut message, self.inner.multi_dispatch) {
+            Ok(targets) if targets.is_empty() => None,
+            Ok(targets) => Some(Box::new((message.clone(), targets))),
+            Err(error) => return done(Err(error)),
+        };
         match message.encode(self.inner.store_host) {
-            Ok(encoded) => self.inner.queue.push(pending(message, encoded, done)),
+            Ok(encoded) => self.inner.queue.push(Pending {
+                targets,
+                ..pending(message, encoded, done)
+            }),
             Err(error) => done(Err(AppendError::Message(error))),
         }
     }
 
     /// Stores messages together: in one file of the log, with no other between them, or none of
-    /// them. `done` is called as by `append`.
-    pub fn append_all(&self, messages: Vec<Message>, done: AllDone) {
+    /// them, and each in its own queue alone. `done` is called as by `append`.
+    pub fn append_all(&self, mut messages: Vec<Message>, done: AllDone) {
+        for message in &mut messages {
+            if let Err(error) = dispatch::targets(message, false) {
+                return done(Err(error));
+            }
+        }
         let host = self.inner.store_host;
         let encoded: Result<Vec<_>, _> = messages.iter().map(|m| m.encode(host)).collect();
         let encoded = match encoded {
@@ -240,6 +269,7 @@ impl Inner {
             flush: options.flush,
             store_host: options.store_host,
             clock: options.clock,
+            multi_dispatch: options.multi_dispatch,
             run_bytes: options.run_bytes.max(RUN_BYTES_MIN),
             disk_used_percent_max: AtomicU8::new(options.disk_used_percent_max),
             segments,
@@ -269,11 +299,12 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         self.sync_log()?;
+        segment::free_reserves(&self.dir)?;
         let confirm = self.progress.confirm.load(Ordering::Acquire);
         while self.progress.indexed.load(Ordering::Acquire) < confirm {
             self.write_run()?;
         }
-        // A file made ahead of time goes again.
+        // What was made ahead of time goes again.
         self.segments
             .delete_from(self.segments.next_start(confirm.saturating_sub(1)))?;
         self.write_checkpoint(true)?;
@@ -307,7 +338,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         return Ok(identity);
     }
-    if std::fs::read_dir(dir.join("commitlog"))?.next().is_some() {
+    if !fs::list(&dir.join("commitlog"))?.is_empty() {
         return Err(OpenError::NotGantry(dir.to_owned()));
     }
     let segment_bytes = match options.segment_bytes {
@@ -318,7 +349,7 @@ fn identify(dir: &Path, options: &Options) -> Result<Identity, OpenError> {
         }
         None => segment_bytes_of(Volume::measure(dir)?),
     };
-    std::fs::create_dir_all(dir.join("gantry/index"))?;
+    fs::create_dir_all(&dir.join("gantry/index"))?;
     fs::sync_dir(&dir.join("gantry"))?;
     let identity = Identity {
         store_id: rand::random(),
@@ -393,6 +424,7 @@ fn pending(message: Message, encoded: Encoded, done: Done) -> Pending {
         topic: message.topic,
         queue: message.queue,
         encoded,
+        targets: None,
         done,
         followers: 0,
     }

@@ -4,11 +4,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use crate::ReadError;
-use crate::fs::{self, Wait};
+use crate::fs::{MappedFile, Wait};
 
 const CELLS_BYTES: u64 = 4080;
 const CRC_BYTES: u64 = 4;
@@ -49,7 +48,7 @@ impl Pages {
     /// The bytes of cells `[first, end)`, verified; `IndexDamaged` if a page is not intact.
     pub(crate) fn read(
         &self,
-        file: &File,
+        file: &MappedFile,
         first: u64,
         end: u64,
         wait: Wait,
@@ -62,7 +61,14 @@ impl Pages {
         let from = page * PAGE_BYTES;
         let to = (end.div_ceil(self.per_page()) * PAGE_BYTES).min(self.len());
         let mut bytes = vec![0; (to - from) as usize];
-        fs::read_exact_at(file, &mut bytes, self.offset + from, wait)?;
+        match file.read_exact_at(&mut bytes, self.offset + from, wait) {
+            // The file has become shorter, or the disk cannot read the page.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::warn!(%error, "an index run cannot be read");
+                return Err(ReadError::IndexDamaged);
+            }
+            read => read?,
+        }
         let mut cells = Vec::with_capacity(bytes.len());
         for page in bytes.chunks(PAGE_BYTES as usize) {
             let (covered, crc) = page

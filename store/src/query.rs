@@ -95,6 +95,8 @@ impl Search<'_> {
                 continue;
             }
             let walked = match self.run(run) {
+                // It and all that is older has been deleted.
+                Err(_) if run.stretch.start < self.inner.segments.start() => break,
                 Err(ReadError::IndexDamaged) => {
                     self.repair(run)?;
                     self.run(run)?

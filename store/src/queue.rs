@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use protocol::record::Encoded;
+use protocol::record::{Encoded, Message};
 
 use crate::{AppendError, Appended};
 
@@ -25,6 +25,8 @@ pub(crate) struct Pending {
     pub(crate) keys: Vec<u32>,
     pub(crate) takes_queue_offset: bool,
     pub(crate) encoded: Encoded,
+    /// The message, to be encoded anew with its offsets, and the topics into which it goes too.
+    pub(crate) targets: Option<Box<(Message, Vec<Arc<str>>)>>,
     pub(crate) done: Done,
     /// So many behind it are stored with it, or none of them is.
     pub(crate) followers: usize,

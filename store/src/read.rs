@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use protocol::record::{BLANK_BYTES, Head, Record, head};
 
-use crate::fs::{self, Wait};
+use crate::fs::Wait;
 use crate::index::Queue;
 use crate::open::{Inner, Store};
 use crate::run::{Entry, Run};
-use crate::{Range, ReadError};
+use crate::{Range, ReadError, dispatch};
 
 /// Entries looked at in one go; a page of a run has 204.
 const CHUNK_ENTRIES: usize = 128;
@@ -173,8 +173,7 @@ impl Inner {
             let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
             let entries = match self.entries(queue, found.next, count, wait) {
                 Ok(entries) if !entries.is_empty() => entries,
-                Ok(_) => return gone(queue, found),
-                Err(ReadError::Gone { .. }) => return gone(queue, found),
+                Ok(_) | Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                 Err(error) => return stopped(found, error),
             };
             for entry in entries {
@@ -186,7 +185,7 @@ impl Inner {
                     }
                     match self.record(queue, found.next, entry, wait) {
                         Ok(record) => found.records.push(record),
-                        Err(ReadError::Gone { .. }) => return gone(queue, found),
+                        Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                         Err(error) => return stopped(found, error),
                     }
                     bytes += entry.size as usize;
@@ -212,9 +211,9 @@ impl Inner {
             return Ok(bytes);
         }
         let expected = |record: &Record<'_>| {
-            record.queue_offset == offset
-                && record.queue == queue.id
-                && record.topic == &*queue.topic
+            let place = (&*queue.topic, queue.id, offset);
+            (record.topic, record.queue, record.queue_offset) == place
+                || dispatch::places(record).is_ok_and(|places| places.contains(&place))
         };
         self.segments
             .record(entry.position, entry.size, wait, &expected)
@@ -230,7 +229,8 @@ impl Inner {
         if at + BLANK_BYTES as u64 > self.segments.segment_bytes {
             return Err(corrupt());
         }
-        fs::read_exact_at(&segment.file, &mut first, at, Wait::ForDisk)?;
+        let read = segment.read_exact_at(&mut first, at, Wait::ForDisk);
+        read.map_err(|_| corrupt())?;
         match head(first) {
             Some(Head::Record(size)) if position + size as u64 <= confirm => {
                 self.segments
@@ -330,7 +330,7 @@ fn answer(status: ReadStatus, next: i64, range: Range) -> Read {
 }
 
 /// The answer where retention was faster than the reader.
-fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
+fn gone(queue: &Queue, mut found: Read) -> Read {
     let range = queue.range();
     (found.min, found.max) = (range.min, range.max);
     if !found.records.is_empty() {
@@ -339,7 +339,7 @@ fn gone(queue: &Queue, mut found: Read) -> Result<Read, ReadError> {
         found.status = ReadStatus::Gone;
         found.next = range.min;
     }
-    Ok(found)
+    found
 }
 
 /// What was read before an error is an answer; without any, waiting is one too.

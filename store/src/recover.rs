@@ -7,11 +7,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::record::takes_queue_offset;
+use protocol::record::Record;
 
 use crate::adopted::Adopted;
 use crate::base;
@@ -21,7 +20,7 @@ use crate::index::{Index, Recent};
 use crate::run::{self, Run, Stretch};
 use crate::scan::scan;
 use crate::segment::Segments;
-use crate::{OpenError, fs};
+use crate::{OpenError, dispatch, fs};
 
 const CUT_PROBE_BYTES: u64 = 64 << 10;
 
@@ -70,15 +69,7 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
     let scanned = scan(&segments, replay_from, u64::MAX, &mut |record, size| {
         last_ms = last_ms.max(record.store_ms);
         index.keys.add(run::keys_of(record));
-        if !takes_queue_offset(record.sys_flag) {
-            return Ok(());
-        }
-        let queue = index.get_or_create(&record.topic.into(), record.queue);
-        let recent = Recent {
-            entry: run::entry_of(record, size),
-            store_ms: record.store_ms,
-        };
-        queue.replay(record.queue_offset, recent)
+        replay(&index, record, size)
     })?;
     let end = scanned.end;
     if end < durable {
@@ -95,12 +86,13 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
             let reason = scanned.bad.unwrap_or_default();
             tracing::warn!(position = end, reason, "the log's torn end was cut off");
         }
-        segments.sync(durable, end)?;
+        segments.rewrite(durable, end)?;
         // Recorded before anything is appended at this place.
         checkpoint.durable = end;
         checkpoint.clean = false;
         checkpoint.write(dir)?;
     }
+    segments.seal_below(replay_from);
     Ok(Recovered {
         segments,
         index,
@@ -110,6 +102,24 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         checkpoint,
         base_position: base.position,
     })
+}
+
+/// Adds a record to all its queues, or to none of them and says why.
+fn replay(index: &Index, record: &Record<'_>, size: u32) -> Result<(), String> {
+    let places = dispatch::places(record)?.into_iter();
+    let queue = |(topic, queue, offset): (&str, _, _)| {
+        let queue = index.get_or_create(&topic.into(), queue);
+        queue.follows(offset).map(|()| (queue, offset))
+    };
+    let places: Vec<_> = places.map(queue).collect::<Result<_, _>>()?;
+    let recent = Recent {
+        entry: run::entry_of(record, size),
+        store_ms: record.store_ms,
+    };
+    for (queue, offset) in places {
+        queue.replay(offset, recent);
+    }
+    Ok(())
 }
 
 /// Makes everything from `end` on zero or gone, and durable so. Says whether data was there.
@@ -138,7 +148,7 @@ fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<R
     for (start, path) in &files {
         if *start < at {
             // Covered by a merged run, or of a deleted segment.
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
             continue;
         }
         while at < *start {
@@ -153,7 +163,7 @@ fn load_runs(dir: &Path, segments: &Segments, index: &Index) -> Result<Vec<Arc<R
             at = end;
         } else {
             tracing::warn!(path = %path.display(), "an index run is damaged and is rebuilt");
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
         }
     }
     Ok(runs)
@@ -190,8 +200,7 @@ fn load_run(
 /// Start and path of every run, a segment's merged one before its parts; removes unfinished ones.
 fn list_runs(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     let mut files = Vec::new();
-    for item in std::fs::read_dir(dir)? {
-        let path = item?.path();
+    for (path, _) in fs::list(dir)? {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -202,7 +211,7 @@ fn list_runs(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
             .and_then(|digits| digits.parse::<u64>().ok());
         match start {
             Some(start) => files.push((start, path)),
-            None => std::fs::remove_file(&path)?,
+            None => fs::remove_file(&path)?,
         }
     }
     // "index" sorts before "run".

@@ -11,23 +11,21 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::ops;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use protocol::properties;
-use protocol::record::{Record, takes_queue_offset};
+use protocol::record::Record;
 
 use crate::envelope::{self, Fields};
-use crate::fs::{self, Wait};
+use crate::fs::{self, Appender, MappedFile, Wait};
 use crate::keys::{self, Key};
 use crate::page::{PageWriter, Pages};
 use crate::scan::scan;
 use crate::segment::Segments;
-use crate::{OpenError, ReadError};
+use crate::{OpenError, ReadError, dispatch};
 
 const MAGIC: [u8; 8] = *b"GANTRYRN";
 const VERSION: u16 = 1;
@@ -60,6 +58,21 @@ pub(crate) struct Part {
     pub(crate) max_ms: i64,
 }
 
+impl Part {
+    /// One that has no entry yet.
+    fn new(topic: Arc<str>, queue: i32, first: i64, min_ms: i64) -> Self {
+        Self {
+            topic,
+            queue,
+            first,
+            count: 0,
+            entry: 0,
+            min_ms,
+            max_ms: min_ms,
+        }
+    }
+}
+
 /// The stretch of the log that a run covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stretch {
@@ -78,7 +91,7 @@ pub(crate) struct Run {
 
 #[derive(Debug, Clone)]
 struct Content {
-    file: Arc<File>,
+    file: Arc<MappedFile>,
     entries: Pages,
     /// `None` in a run of a version without keys.
     keys: Option<Pages>,
@@ -87,40 +100,55 @@ struct Content {
 impl Run {
     /// Opens a run; `Ok(None)` if the file is not intact.
     pub(crate) fn open(path: &Path) -> io::Result<Option<(Self, Vec<Part>)>> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
+        let Some((run, directory)) = Self::open_pages(path)? else {
+            return Ok(None);
+        };
+        let Content { file, entries, .. } = run.content();
+        let mut bytes = vec![0; directory.len as usize];
+        file.read_exact_at(&mut bytes, directory.offset, Wait::ForDisk)?;
+        let intact = crc32fast::hash(&bytes) == directory.crc;
+        let Some(parts) = Some(bytes)
+            .filter(|_| intact)
+            .and_then(|b| read_directory(&b))
+        else {
+            return Ok(None);
+        };
+        let count = parts.iter().map(|part| u64::from(part.count)).sum::<u64>();
+        Ok((entries.count == count).then_some((run, parts)))
+    }
+
+    /// Opens a run that has just been written, of which nobody asks for the directory.
+    pub(crate) fn reopen(path: &Path) -> Result<Arc<Self>, ReadError> {
+        let (run, _) = Self::open_pages(path)?.ok_or(ReadError::IndexDamaged)?;
+        Ok(Arc::new(run))
+    }
+
+    fn open_pages(path: &Path) -> io::Result<Option<(Self, Section)>> {
+        let file = fs::open_read(path)?;
+        let len = file.len()?;
         let mut head = vec![0; len.min(4096) as usize];
         file.read_exact_at(&mut head, 0)?;
         let Some((stretch, sections)) = read_header(&head) else {
-            return Ok(None);
-        };
-        let find = |kind| sections.iter().find(|section| section.kind == kind);
-        let Some(directory) = find(KIND_DIRECTORY) else {
             return Ok(None);
         };
         let inside = |s: &Section| s.offset.checked_add(s.len).is_some_and(|end| end <= len);
         if !sections.iter().all(inside) {
             return Ok(None);
         }
-        let pages = |kind, bytes| Some(find(kind).map(|s| Pages::new(s.offset, s.len, bytes)));
-        let entries = pages(KIND_ENTRIES, ENTRY_BYTES as u64).flatten().flatten();
-        let keys = pages(KIND_KEYS, KEY_BYTES as u64).flatten();
-        let (Some(entries), false) = (entries, keys == Some(None)) else {
+        let find = |kind| sections.iter().find(|section| section.kind == kind);
+        let pages = |kind, bytes| find(kind).map(|s| Pages::new(s.offset, s.len, bytes));
+        let (Some(directory), Some(Some(entries)), keys) = (
+            find(KIND_DIRECTORY),
+            pages(KIND_ENTRIES, ENTRY_BYTES as u64),
+            pages(KIND_KEYS, KEY_BYTES as u64),
+        ) else {
             return Ok(None);
         };
-        let mut bytes = vec![0; directory.len as usize];
-        file.read_exact_at(&mut bytes, directory.offset)?;
-        if crc32fast::hash(&bytes) != directory.crc {
-            return Ok(None);
-        }
-        let Some(parts) = read_directory(&bytes) else {
-            return Ok(None);
-        };
-        if entries.count != parts.iter().map(|part| u64::from(part.count)).sum::<u64>() {
+        if keys == Some(None) {
             return Ok(None);
         }
         let content = Content {
-            file: Arc::new(file),
+            file: Arc::new(MappedFile::new(file)),
             entries,
             keys: keys.flatten(),
         };
@@ -129,7 +157,7 @@ impl Run {
             stretch,
             content: RwLock::new(content),
         };
-        Ok(Some((run, parts)))
+        Ok(Some((run, *directory)))
     }
 
     /// Up to `count` entries from number `first` on; `Damaged` if a page is not intact.
@@ -239,7 +267,7 @@ pub(crate) fn write(
 ) -> Result<(), ReadError> {
     let tmp = fs::tmp_of(path);
     let file = fs::open_new(&tmp)?;
-    let mut out = BufWriter::with_capacity(1 << 18, &file);
+    let mut out = Appender::new(&file);
     let directory = write_directory(parts);
     out.write_all(&[0; HEADER_BYTES])?;
     out.write_all(&directory)?;
@@ -282,7 +310,7 @@ pub(crate) fn write(
     });
     file.write_all_at(&write_header(stretch, &sections), 0)?;
     file.sync_all()?;
-    std::fs::rename(&tmp, path)?;
+    fs::rename(&tmp, path)?;
     path.parent().map_or(Ok(()), fs::sync_dir)?;
     Ok(())
 }
@@ -300,37 +328,22 @@ pub(crate) fn rebuild(
     let scanned = scan(segments, start, end, &mut |record, size| {
         last_ms = record.store_ms.max(last_ms);
         found.extend(keys_of(record));
-        if !takes_queue_offset(record.sys_flag) {
-            return Ok(());
-        }
-        let topic: Arc<str> = record.topic.into();
-        let (part, entries) = queues
-            .entry((Arc::clone(&topic), record.queue))
-            .or_insert_with(|| {
-                let (first, min_ms, max_ms) = (record.queue_offset, record.store_ms, i64::MIN);
-                let queue = record.queue;
+        for (topic, queue, offset) in dispatch::places(record)? {
+            let place = queues.entry((topic.into(), queue));
+            let (part, entries) = place.or_insert_with_key(|(topic, queue)| {
+                let topic = Arc::clone(topic);
                 (
-                    Part {
-                        topic,
-                        queue,
-                        first,
-                        count: 0,
-                        entry: 0,
-                        min_ms,
-                        max_ms,
-                    },
+                    Part::new(topic, *queue, offset, record.store_ms),
                     Vec::new(),
                 )
             });
-        if record.queue_offset != part.first + i64::from(part.count) {
-            return Err(format!(
-                "queue offset {} is out of order",
-                record.queue_offset
-            ));
+            if offset != part.first + i64::from(part.count) {
+                return Err(format!("queue offset {offset} is out of order"));
+            }
+            part.count += 1;
+            part.max_ms = record.store_ms;
+            entries.push(entry_of(record, size));
         }
-        part.count += 1;
-        part.max_ms = record.store_ms;
-        entries.push(entry_of(record, size));
         Ok(())
     })?;
     if let Some(reason) = scanned.bad {

@@ -4,7 +4,6 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use protocol::record::{self, BLANK_BYTES, Head, Record};

@@ -5,22 +5,49 @@
 //! yet: it is made ahead of time, so that an append does not wait for its allocation.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use protocol::record::Record;
 
 use crate::adopted::Adopted;
-use crate::fs::{self, Wait};
+use crate::fs::{self, File, Mapping, Wait};
 use crate::{OpenError, ReadError};
+
+/// Room for one more log file, for state records alone, when the disk is full.
+const RESERVE: &str = "gantry/reserve";
+/// Room for the small files that every open writes.
+const SPARE: &str = "gantry/spare";
+const SPARE_BYTES: u64 = 32 << 10;
+const REWRITE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) file: File,
+    /// Once nothing is written to the file any more.
+    mapping: OnceLock<Option<Mapping>>,
+}
+
+impl Segment {
+    fn new(start: u64, file: File) -> Self {
+        let mapping = OnceLock::new();
+        Self {
+            start,
+            file,
+            mapping,
+        }
+    }
+
+    /// From a mapping only where the reader may wait: a missing page stops the whole thread.
+    pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
+        match self.mapping.get() {
+            Some(Some(mapping)) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
+            _ => fs::read_exact_at(&self.file, buf, at, wait),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,15 +67,14 @@ impl Segments {
         adopted: Adopted,
     ) -> Result<Self, OpenError> {
         let mut starts = Vec::new();
-        for item in std::fs::read_dir(dir.join("commitlog"))? {
-            let item = item?;
-            let name = item.file_name();
+        for (path, len) in fs::list(&dir.join("commitlog"))? {
+            let name = path.file_name().unwrap_or_default();
             let start = name
                 .to_str()
                 .filter(|name| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|name| name.parse::<u64>().ok())
                 .ok_or_else(|| OpenError::Layout(format!("{} is no log file", name.display())))?;
-            if item.metadata()?.len() != segment_bytes || start % segment_bytes != 0 {
+            if len != segment_bytes || start % segment_bytes != 0 {
                 let text = format!("log file {start:020} is not {segment_bytes} bytes long");
                 return Err(OpenError::Layout(text));
             }
@@ -64,7 +90,7 @@ impl Segments {
                 )));
             }
             let file = fs::open_rw(&path_of(dir, start))?;
-            list.push_back(Arc::new(Segment { start, file }));
+            list.push_back(Arc::new(Segment::new(start, file)));
             expected = start + segment_bytes;
         }
         let list = RwLock::new(list);
@@ -101,6 +127,15 @@ impl Segments {
         list.get(index as usize).cloned()
     }
 
+    /// Says that nothing is written below `position` any more.
+    pub(crate) fn seal_below(&self, position: u64) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let sealed = |segment: &&Arc<Segment>| segment.start + self.segment_bytes <= position;
+        for segment in list.iter().filter(sealed) {
+            segment.mapping.get_or_init(|| Mapping::new(&segment.file));
+        }
+    }
+
     /// Start of the file after the one that holds `position`.
     pub(crate) fn next_start(&self, position: u64) -> u64 {
         (position / self.segment_bytes + 1) * self.segment_bytes
@@ -108,15 +143,52 @@ impl Segments {
 
     /// The file that starts at `start`, which is made if it is the next one.
     pub(crate) fn ensure(&self, start: u64) -> io::Result<Arc<Segment>> {
-        let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = self.at(start) {
             return Ok(segment);
         }
         let tmp = self.dir.join("gantry/segment.tmp");
         let file = fs::create_allocated(&tmp, self.segment_bytes)?;
-        std::fs::rename(&tmp, path_of(&self.dir, start))?;
+        self.add(start, &tmp, file, &creating)
+    }
+
+    /// As `ensure`, and where there is no room the reserve becomes the file.
+    pub(crate) fn ensure_reserved(&self, start: u64) -> io::Result<Arc<Segment>> {
+        match self.ensure(start) {
+            Err(error) if fs::is_full(&error) => {
+                let creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+                let reserve = self.dir.join(RESERVE);
+                let file = fs::open_rw(&reserve).map_err(|_| error)?;
+                self.add(start, &reserve, file, &creating)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes what is not there of the reserves.
+    pub(crate) fn fill_reserves(&self) -> io::Result<()> {
+        let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, bytes) in [(SPARE, SPARE_BYTES), (RESERVE, self.segment_bytes)] {
+            let reserve = self.dir.join(name);
+            if !fs::exists(&reserve) {
+                let tmp = fs::tmp_of(&reserve);
+                fs::create_allocated(&tmp, bytes)?;
+                fs::rename(&tmp, &reserve)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &self,
+        start: u64,
+        made: &Path,
+        file: File,
+        _creating: &MutexGuard<'_, ()>,
+    ) -> io::Result<Arc<Segment>> {
+        fs::rename(made, &path_of(&self.dir, start))?;
         fs::sync_dir(&self.dir.join("commitlog"))?;
-        let segment = Arc::new(Segment { start, file });
+        let segment = Arc::new(Segment::new(start, file));
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         list.push_back(Arc::clone(&segment));
         Ok(segment)
@@ -126,11 +198,30 @@ impl Segments {
     pub(crate) fn delete_from(&self, position: u64) -> io::Result<()> {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         while let Some(last) = list.back().filter(|last| last.start >= position) {
-            std::fs::remove_file(path_of(&self.dir, last.start))?;
+            fs::remove_file(&path_of(&self.dir, last.start))?;
             list.pop_back();
         }
         drop(list);
         fs::sync_dir(&self.dir.join("commitlog"))
+    }
+
+    /// Writes `[from, to)` again as it is. After a sync that failed the kernel may show bytes that
+    /// are not on disk and that no later sync would write.
+    pub(crate) fn rewrite(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let mut at = from;
+        while at < to {
+            let Some(segment) = self.at(at) else {
+                return Ok(());
+            };
+            let end = self.next_start(at).min(to).min(at + REWRITE_BYTES);
+            bytes.resize((end - at) as usize, 0);
+            let place = at - segment.start;
+            segment.file.read_exact_at(&mut bytes, place)?;
+            segment.file.write_all_at(&bytes, place)?;
+            at = end;
+        }
+        self.sync(from, to)
     }
 
     /// Deletes every file that ends at or below `position`, the oldest first, so that there is
@@ -181,7 +272,14 @@ impl Segments {
             return Err(corrupt());
         }
         let mut bytes = vec![0; size as usize];
-        fs::read_exact_at(&segment.file, &mut bytes, at, wait)?;
+        match segment.read_exact_at(&mut bytes, at, wait) {
+            // The file has become shorter, or the disk cannot read the place.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::warn!(position, %error, "a record cannot be read");
+                return Err(corrupt());
+            }
+            read => read?,
+        }
         let record = Record::decode(&bytes).map_err(|_| corrupt())?;
         let trusted = record.position == position && self.adopted.trusts(&record);
         if !trusted || !expected(&record) {
@@ -189,6 +287,12 @@ impl Segments {
         }
         Ok(Bytes::from(bytes))
     }
+}
+
+/// Gives all reserved room back. A name that a crash has left may be one of two of a log file.
+pub(crate) fn free_reserves(dir: &Path) -> io::Result<()> {
+    fs::remove_if_exists(&dir.join(RESERVE))?;
+    fs::remove_if_exists(&dir.join(SPARE))
 }
 
 pub(crate) fn path_of(dir: &Path, start: u64) -> PathBuf {

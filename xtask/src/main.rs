@@ -64,6 +64,11 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
         "[--kubeconfig FILE] [FILTER]",
         "end-to-end tests: on the host, or on a cluster",
     ),
+    (
+        "compat",
+        "[FILTER]",
+        "each call of each official client; writes docs/compatibility.md",
+    ),
     ("tidy", "", "the rules of the tree alone"),
     (
         "golden",
@@ -105,6 +110,7 @@ fn verb(place: &Place, words: &[&str]) -> Result<ExitCode> {
             Ok(stages::end_to_end_on(place, file, filter))
         }
         ["e2e", filter @ ..] => Ok(stages::end_to_end(place, filter)),
+        ["compat", filter @ ..] => Ok(stages::compatibility(place, filter)),
         ["tidy"] => {
             let mut report = Report::default();
             stages::tidy(place, &mut report);

@@ -37,6 +37,7 @@ pub(crate) fn test(place: &Place) -> ExitCode {
     let compiling = cluster::compile(place);
     checks(place, &mut report, Size::Test);
     host(place, &mut report, &[], Size::Test);
+    compat(place, &mut report, &[]);
     report.stage("readme", &["java"], |tally| readme::run(place, tally));
     on_cluster(place, &mut report, compiling, Size::Test);
     let passed = report.passed_names();
@@ -75,6 +76,9 @@ pub(crate) fn checks(place: &Place, report: &mut Report, size: Size) {
             if size == Size::Verify {
                 cargo.env("GANTRY_SEED", seed.to_string());
                 cargo.env("PROPTEST_CASES", VERIFY_CASES);
+                if seed == 1 {
+                    cargo.env("GANTRY_VERIFY", "1");
+                }
             }
             run_lines(&mut cargo, |line| tally.line(line))?;
         }
@@ -98,6 +102,14 @@ pub(crate) fn host(place: &Place, report: &mut Report, filter: &[&str], size: Si
             run_lines(&mut harness(place, &words), |line| tally.line(line))?;
         }
         Ok(())
+    });
+}
+
+/// Each call of each official client; the page that says so is compared, or written.
+pub(crate) fn compat(place: &Place, report: &mut Report, words: &[&str]) {
+    report.stage("compat", &["java"], |tally| {
+        let words = [&["compat"], words].concat();
+        run_lines(&mut harness(place, &words), |line| tally.line(line))
     });
 }
 
@@ -141,6 +153,15 @@ pub(crate) fn end_to_end(place: &Place, filter: &[&str]) -> ExitCode {
     report.finish()
 }
 
+/// `cargo xtask compat [FILTER]`: writes the page when nothing is filtered.
+pub(crate) fn compatibility(place: &Place, filter: &[&str]) -> ExitCode {
+    let mut report = Report::default();
+    report.stage("build", &[], |_| build(place));
+    report.stage("java", &["build"], |_| prepare(place));
+    compat(place, &mut report, &[&["--write"], filter].concat());
+    report.finish()
+}
+
 /// `cargo xtask e2e --kubeconfig FILE [FILTER]`: on a cluster that has the operator already.
 pub(crate) fn end_to_end_on(place: &Place, file: &str, filter: &[&str]) -> ExitCode {
     let mut report = Report::default();
@@ -178,7 +199,7 @@ pub(crate) fn build(place: &Place) -> Result<()> {
     run(&mut cargo(place, what))
 }
 
-/// Jars of the official clients and the programs that use them.
+/// Libraries of the official clients and the programs that use them.
 pub(crate) fn prepare(place: &Place) -> Result<()> {
     run(&mut harness(place, &["prepare"]))
 }

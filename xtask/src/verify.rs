@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::stages::{self, Size};
 use crate::{cluster, install};
 
-const STAGES: [&str; 3] = ["check", "host", "cluster"];
+const STAGES: [&str; 4] = ["check", "host", "compat", "cluster"];
 
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 struct Done {
@@ -68,6 +68,12 @@ fn run_stage(place: &Place, stage: &str) -> ExitCode {
         "host" => {
             report.stage("build", &[], |_| stages::build(place));
             stages::host(place, &mut report, &[], Size::Verify);
+        }
+        "compat" => {
+            report.stage("build", &[], |_| stages::build(place));
+            report.stage("java", &["build"], |_| stages::prepare(place));
+            // What the Java broker gives is recorded anew.
+            stages::compat(place, &mut report, &["--java"]);
         }
         _ => {
             report.stage("build", &[], |_| stages::build(place));

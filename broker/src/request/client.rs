@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use net::Peer;
-use protocol::body::{ConsumerList, HeartbeatData, SubscriptionGroupConfig, TopicConfig};
+use protocol::body::{
+    CheckClient, ConsumerList, HeartbeatData, SubscriptionGroupConfig, TopicConfig,
+};
 use protocol::header::{ConsumerGroupOf, HeartbeatAnswer, UnregisterClient};
 use protocol::json::{from_fastjson, to_json};
 use protocol::topic::{retry_topic, validate_group};
 use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode};
 
 use super::Answer;
+use super::pull::only_tags;
 use crate::Broker;
-use crate::clients::Changed;
+use crate::clients::{Changed, Client};
+use crate::process::unix_ms;
 use crate::tables::Change;
 
 pub(super) fn heartbeat(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
@@ -39,7 +43,13 @@ pub(super) fn heartbeat(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>)
 }
 
 fn heard(broker: &Broker, request: &Frame, data: &HeartbeatData, peer: &Arc<Peer>) -> Frame {
-    let heard = broker.clients().heard(data, peer);
+    let client = Client {
+        peer: Arc::clone(peer),
+        language: request.language,
+        version: request.version,
+        heard_ms: unix_ms(),
+    };
+    let heard = broker.clients().heard(data, &client);
     notify_members(broker, heard.changed);
     request
         .answer(ResponseCode::Success)
@@ -88,14 +98,23 @@ pub(super) fn consumer_list(broker: &Arc<Broker>, request: &Frame) -> Answer {
     Ok(Some(request.answer(ResponseCode::Success).with_body(body)))
 }
 
+/// Whether a consumer's filter can be served: only tags can, as with a Java broker without
+/// `enablePropertyFilter`.
+pub(super) fn check(_: &Arc<Broker>, request: &Frame) -> Answer {
+    let check: CheckClient = from_fastjson(&request.body)?;
+    let subscription = check.subscription_data;
+    only_tags(subscription.and_then(|s| s.expression_type).as_deref())?;
+    Ok(Some(request.answer(ResponseCode::Success)))
+}
+
 impl Broker {
     /// What must be written before the members of a group can be served: the group, where it is
     /// unknown and may be created, and the retry topic to which every consumer subscribes.
     pub(crate) fn missing(&self, name: &str) -> Vec<Change> {
         let tables = self.tables();
         let known = tables.group(name);
-        let may_create =
-            self.config.properties.auto_create_subscription_group && validate_group(name).is_ok();
+        let may_create = self.config.properties.auto_create_subscription_group.on()
+            && validate_group(name).is_ok();
         if known.is_none() && !may_create {
             return Vec::new();
         }

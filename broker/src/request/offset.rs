@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use protocol::header::{
-    OffsetAnswer, QueryConsumerOffset, QueueOf, SearchOffset, UpdateConsumerOffset,
+    OffsetAnswer, QueryConsumerOffset, QueueOf, SearchOffset, StoreTimeAnswer, UpdateConsumerOffset,
 };
 use protocol::record::Record;
 use protocol::{Frame, Header as _, Refusal, ResponseCode};
 use store::{Boundary, Range, Read, ReadLimits, ReadStatus, Wait};
 
-use super::Answer;
+use super::topic::QUEUES_MAX;
+use super::{Answer, failed};
 use crate::Broker;
 use crate::tables::Offset;
 
@@ -28,20 +29,20 @@ fn answer(request: &Frame, offset: i64) -> Frame {
 /// and by its own rule elsewhere.
 pub(super) fn query(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueryConsumerOffset::read(&request.fields)?;
-    let stored = broker
-        .tables()
-        .offset(&header.topic, &header.group, header.queue);
+    let stored = broker.group_offset(&header.topic, &header.group, header.queue);
     if let Some(offset) = stored {
         return Ok(Some(answer(request, offset)));
     }
-    let zero = header.set_zero_if_not_found != Some(false)
-        && range(broker, &header.topic, header.queue).min <= 0
+    let not_found = |remark| Err(Refusal::new(ResponseCode::QueryNotFound, remark));
+    if header.set_zero_if_not_found == Some(false) {
+        return not_found("Not found, do not set to zero, maybe this group boot first");
+    }
+    let fresh = broker.range(&header.topic, header.queue).min <= 0
         && is_in_memory(broker, &header.topic, header.queue);
-    if zero {
+    if fresh {
         return Ok(Some(answer(request, 0)));
     }
-    let remark = "Not found, maybe this group consumer boot first";
-    Err(Refusal::new(ResponseCode::QueryNotFound, remark))
+    not_found("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")
 }
 
 /// Whether the first message of a queue is near the log's end; an empty queue is.
@@ -80,38 +81,47 @@ pub(super) fn update(broker: &Arc<Broker>, request: &Frame) -> Answer {
         (tables.topic(&header.topic), tables.group(&header.group))
     };
     if group.is_none() {
-        let remark = format!("subscription group [{}] does not exist", header.group);
+        let remark = format!("Group {} not exist!", header.group);
         return Err(Refusal::new(
             ResponseCode::SubscriptionGroupNotExist,
             remark,
         ));
     }
     if topic.is_none() {
-        let remark = format!("topic[{}] does not exist", header.topic);
+        let remark = format!("Topic {} not exist!", header.topic);
         return Err(Refusal::new(ResponseCode::TopicNotExist, remark));
     }
-    broker.commit_offset(Offset {
+    if !(0..QUEUES_MAX).contains(&header.queue) {
+        let remark = format!("no topic has a queue {}", header.queue);
+        return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
+    }
+    let committed = broker.commit_offset(Offset {
         topic: header.topic,
         group: header.group,
         queue: header.queue,
         offset: header.offset,
     });
-    Ok(Some(request.answer(ResponseCode::Success)))
+    let answer = request.answer(ResponseCode::Success);
+    Ok(Some(if committed {
+        answer
+    } else {
+        answer.with_remark("Offset has been previously reset")
+    }))
 }
 
 pub(super) fn max(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    let offset = range(broker, &header.topic, header.queue).max;
+    let offset = broker.range(&header.topic, header.queue).max;
     Ok(Some(answer(request, offset)))
 }
 
 pub(super) fn min(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let header = QueueOf::read(&request.fields)?;
-    let offset = range(broker, &header.topic, header.queue).min;
+    let offset = broker.range(&header.topic, header.queue).min;
     Ok(Some(answer(request, offset)))
 }
 
-pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Answer {
+pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Result<Frame, Refusal> {
     let header = SearchOffset::read(&request.fields)?;
     let upper = header
         .boundary
@@ -124,19 +134,47 @@ pub(super) fn search(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let offset = broker
         .store
         .offset_at_time(&header.topic, header.queue, header.timestamp_ms, boundary)
-        .map_err(|error| Refusal::new(ResponseCode::SystemError, error.to_string()))?;
-    Ok(Some(answer(request, offset.unwrap_or(0))))
+        .map_err(failed)?;
+    Ok(answer(request, offset.unwrap_or(0)))
 }
 
-/// A queue that never had a message is 0..0.
-fn range(broker: &Broker, topic: &str, queue: i32) -> Range {
-    broker.store.range(topic, queue).unwrap_or_default()
+/// When the first message of a queue was stored; -1 in an empty queue.
+pub(super) fn earliest(broker: &Arc<Broker>, request: &Frame) -> Result<Frame, Refusal> {
+    let QueueOf { topic, queue } = QueueOf::read(&request.fields)?;
+    let first = broker.range(&topic, queue).min;
+    let timestamp_ms = broker.store_time(&topic, queue, first)?;
+    let answer = request.answer(ResponseCode::Success);
+    Ok(answer.with_header(&StoreTimeAnswer { timestamp_ms }))
 }
 
 impl Broker {
-    /// Counts at once; the next state record makes it last.
-    pub(crate) fn commit_offset(&self, offset: Offset) {
+    /// A queue that never had a message is 0..0.
+    pub(super) fn range(&self, topic: &str, queue: i32) -> Range {
+        self.store.range(topic, queue).unwrap_or_default()
+    }
+
+    /// Where a group goes on: where it was sent, or else what it has committed. A negative
+    /// offset is none.
+    pub(super) fn group_offset(&self, topic: &str, group: &str, queue: i32) -> Option<i64> {
+        let reset = self.coordination().resets.get(topic, group, queue);
+        let offset = reset.or_else(|| self.tables().offset(topic, group, queue));
+        offset.filter(|offset| *offset >= 0)
+    }
+
+    /// Counts at once; the next state record makes it last. `false`: the group was sent
+    /// elsewhere and has not been told yet.
+    pub(crate) fn commit_offset(&self, offset: Offset) -> bool {
+        let coordination = self.coordination();
+        let resets = &coordination.resets;
+        if resets
+            .get(&offset.topic, &offset.group, offset.queue)
+            .is_some()
+        {
+            return false;
+        }
         self.tables_mut().commit_offset(offset);
+        drop(coordination);
         self.offsets_dirty.notify_one();
+        true
     }
 }

@@ -8,7 +8,7 @@ use net::Peer;
 use protocol::body::{MessageModel, SubscriptionData, SubscriptionGroupConfig, TopicConfig};
 use protocol::header::{PullFlags, PullMessage, PullMessageAnswer};
 use protocol::{Frame, Header as _, Refusal, ResponseCode, properties};
-use store::{Read, ReadLimits, ReadStatus, Wait};
+use store::{Range, Read, ReadLimits, ReadStatus, Wait};
 
 use super::Answer;
 use crate::Broker;
@@ -75,10 +75,10 @@ fn pull_of_group(
     let properties = &broker.config.properties;
     let hold = if !flags.suspend() {
         Duration::ZERO
-    } else if properties.long_polling_enable {
+    } else if properties.long_polling_enable.on() {
         Duration::from_millis(header.suspend_ms.max(0) as u64).min(HOLD_MAX)
     } else {
-        Duration::from_millis(properties.short_polling_time_mills)
+        Duration::from_millis(properties.short_polling_time_mills.value())
     };
     let deadline = tokio::time::Instant::now() + hold;
     let request = request.clone();
@@ -98,6 +98,23 @@ fn pull_of_group(
 /// off the async threads.
 pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
     let received = Instant::now();
+    let header = &held.header;
+    let sent_to = broker
+        .coordination()
+        .resets
+        .take(&header.topic, &header.group, header.queue);
+    if let Some(next) = sent_to {
+        let Range { min, max } = broker.range(&header.topic, header.queue);
+        let read = Read {
+            status: ReadStatus::Empty,
+            next,
+            min,
+            max,
+            records: Vec::new(),
+        };
+        let code = ResponseCode::PullOffsetMoved;
+        return answer(broker, &held, &read, code, "OFFSET_RESET", received);
+    }
     match read(broker, &held, Wait::Never) {
         Ok(Read {
             status: ReadStatus::WouldBlock,
@@ -186,6 +203,10 @@ fn answer(
             group_sys_flag: Some(0),
         });
     let header = &held.header;
+    let next = [(header.queue, read.next)];
+    let mut coordination = broker.coordination();
+    coordination.pulled.set(&header.topic, &header.group, next);
+    drop(coordination);
     let bytes = read.records.iter().map(bytes::Bytes::len).sum();
     broker
         .metrics
@@ -214,9 +235,8 @@ fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
         ReadStatus::OverflowOne => (PullNotFound, "OFFSET_OVERFLOW_ONE"),
         ReadStatus::OverflowBadly => (PullOffsetMoved, "OFFSET_OVERFLOW_BADLY"),
         ReadStatus::TooSmall => (PullOffsetMoved, "OFFSET_TOO_SMALL"),
-        ReadStatus::Gone => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
-        // Never after a read that waits for the disk; the client tries again.
-        ReadStatus::WouldBlock => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
+        // The latter never after a read that waits for the disk; the client tries again.
+        ReadStatus::Gone | ReadStatus::WouldBlock => (PullRetryImmediately, "MESSAGE_WAS_REMOVING"),
     }
 }
 
@@ -301,7 +321,7 @@ fn filter(
 }
 
 /// As a Java broker without `enablePropertyFilter` answers.
-fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
     match expression_type {
         None | Some("" | "TAG") => Ok(()),
         Some(other) => Err(Refusal::new(

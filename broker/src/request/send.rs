@@ -1,4 +1,4 @@
-//! `SEND_MESSAGE_V2`: check, complete the properties, append, answer when it has committed
+//! Sends: check, complete the properties, append, answer when it has committed
 //! (`SendMessageProcessor.java`).
 
 use std::sync::Arc;
@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use net::Peer;
-use protocol::body::TopicConfig;
+use protocol::body::{SubscriptionGroupConfig, TopicConfig, TopicFilterType};
+use protocol::code::VERSION_MAX_RECONSUME_TIMES;
 use protocol::header::{SendMessage, SendMessageAnswer};
-use protocol::record::{Message, PROPERTIES_BYTES_MAX};
-use protocol::topic::{self, validate_topic};
-use protocol::{Frame, Header as _, Refusal, ResponseCode, properties};
+use protocol::record::{self, Message, PROPERTIES_BYTES_MAX};
+use protocol::topic::{self, TOPIC_BYTES_MAX, dlq_topic, retry_group, validate_topic};
+use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode, batch, properties};
 use rand::RngExt as _;
 use store::Appended;
 
-use super::{Answer, append_refusal};
+use super::{Answer, append_refusal, create, sendback};
 use crate::Broker;
+use crate::schedule::delay_level;
 use crate::tables::{Change, inherited};
 
-/// Properties of messages that have a destiny other than their topic. Stored as ordinary
-/// messages they would reach consumers too early, or at all.
-const DESTINIES: &[(&str, &str)] = &[
-    (properties::TRAN_MSG, "transactional"),
-    (properties::DELAY, "delayed"),
-    (properties::TIMER_DELAY_SEC, "timed"),
-    (properties::TIMER_DELAY_MS, "timed"),
-    (properties::TIMER_DELIVER_MS, "timed"),
+/// Properties of messages that a timer is to hold. Stored as ordinary messages they would reach
+/// consumers too early.
+const TIMERS: [&str; 3] = [
+    properties::TIMER_DELAY_SEC,
+    properties::TIMER_DELAY_MS,
+    properties::TIMER_DELIVER_MS,
 ];
 
 /// A send that has passed the checks which need no topic.
@@ -37,7 +37,11 @@ struct Send {
 }
 
 pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
-    let header = SendMessage::read(&request.fields)?;
+    let header = if request.code == RequestCode::SendMessage.number() {
+        SendMessage::read_v1(&request.fields)?
+    } else {
+        SendMessage::read(&request.fields)?
+    };
     check(broker, &header, &request.body)?;
     let send = Send {
         received: Instant::now(),
@@ -45,30 +49,31 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         request: request.clone(),
         peer: Arc::clone(peer),
     };
-    let known = broker.tables().topic(&send.header.topic);
-    if let Some(topic) = known {
-        send.append(broker, &topic);
+    let missing = send.missing(broker)?;
+    if missing.is_empty() {
+        send.append(broker);
         return Ok(None);
     }
-    let default = broker.tables().topic(&send.header.default_topic);
-    let created = default
-        .and_then(|default| {
-            inherited(
-                &send.header.topic,
-                &default,
-                send.header.default_topic_queues,
-            )
-        })
-        .ok_or_else(|| unknown(&send.header.topic))?;
-    tracing::info!(topic = created.topic_name, peer = %peer.address, "created by a send");
-    broker.change(
-        vec![Change::Topic(created.clone())],
-        move |broker, result| match result {
-            Ok(()) => send.append(broker, &created),
-            Err(refusal) => send.refuse(broker, &refusal),
-        },
-    );
+    let created = missing.iter().find_map(|change| match change {
+        Change::Topic(topic) if retry_group(&topic.topic_name).is_none() => Some(topic.clone()),
+        _ => None,
+    });
+    let created = created.filter(|topic| topic.topic_name == send.header.topic);
+    broker.change(missing, move |broker, result| match (result, created) {
+        (Err(refusal), _) => send.refuse(broker, &refusal),
+        (Ok(()), None) => send.append(broker),
+        (Ok(()), Some(topic)) => {
+            let peer = send.peer.address;
+            tracing::info!(topic = topic.topic_name, %peer, "created by a send");
+            let default = send.header.default_topic.clone();
+            create::everywhere(broker, topic, default, |broker| send.append(broker));
+        }
+    });
     Ok(None)
+}
+
+fn illegal(remark: impl Into<String>) -> Refusal {
+    Refusal::new(ResponseCode::MessageIllegal, remark)
 }
 
 fn unknown(topic: &str) -> Refusal {
@@ -77,12 +82,12 @@ fn unknown(topic: &str) -> Refusal {
 }
 
 fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<(), Refusal> {
-    let illegal = |remark: String| Err(Refusal::new(ResponseCode::MessageIllegal, remark));
     validate_topic(&header.topic)?;
     if !topic::may_write(&header.topic) {
         let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
+    let text = header.properties.as_deref().unwrap_or_default();
     if body.is_empty() {
         // Java fails on it with a NullPointerException; so does the code.
         return Err(Refusal::new(
@@ -90,52 +95,173 @@ fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<(), Refu
             "the message has no body",
         ));
     }
-    if header.batch == Some(true) {
-        return illegal("a batch needs the code 320".to_owned());
-    }
-    let text = header.properties.as_deref().unwrap_or_default();
     let body_max = broker.config.properties.max_message_size;
     if body.len() > body_max || text.len() > PROPERTIES_BYTES_MAX {
-        return illegal(format!(
+        return Err(illegal(format!(
             "the message is illegal, maybe msg body or properties length not matched. \
              msg body length limit {body_max}B, msg properties length limit 32KB."
+        )));
+    }
+    let inner_batch = header.sys_flag & record::INNER_BATCH != 0;
+    if inner_batch || properties::get(text.as_bytes(), properties::INNER_NUM).is_some() {
+        return Err(illegal(
+            "messages that are batches themselves are not served",
         ));
     }
-    for (property, what) in DESTINIES {
-        let value = properties::get(text.as_bytes(), property);
-        if value.is_some_and(|value| !matches!(value, "0" | "false")) {
-            return illegal(format!("{what} messages are not served by this release"));
-        }
+    if header.batch == Some(true) {
+        check_batch(header)?;
+    }
+    check_destiny(text.as_bytes(), header.reconsume_times)
+}
+
+fn check_batch(header: &SendMessage) -> Result<(), Refusal> {
+    let text = header.properties.as_deref().unwrap_or_default();
+    if header.topic.len() > TOPIC_BYTES_MAX {
+        let bytes = header.topic.len();
+        return Err(illegal(format!("message topic length too long {bytes}")));
+    }
+    if retry_group(&header.topic).is_some() {
+        let remark = format!(
+            "batch request does not support retry group {}",
+            header.topic
+        );
+        return Err(illegal(remark));
+    }
+    if record::is_transactional(header.sys_flag) {
+        return Err(illegal("a batch can't be part of a transaction"));
+    }
+    if delay_level(text.as_bytes())? > 0 {
+        return Err(illegal("a batch can't be delayed"));
+    }
+    Ok(())
+}
+
+/// Refuses a message that is to be kept back in a way that is not served.
+fn check_destiny(encoded: &[u8], reconsume_times: Option<i32>) -> Result<(), Refusal> {
+    let get = |name| properties::get(encoded, name);
+    let delayed = delay_level(encoded)? > 0;
+    let half = get(properties::TRAN_MSG).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    // Clients before 4.6.1 leave the mark on a message that they send to be consumed anew.
+    if half && !(delayed && reconsume_times.unwrap_or(0) > 0) {
+        return Err(illegal(
+            "transactional messages are not served by this release",
+        ));
+    }
+    let timed = TIMERS.map(|name| get(name).is_some_and(|value| value != "0"));
+    if !delayed && get(properties::TIMER_OUT_MS).is_none() && timed.contains(&true) {
+        return Err(illegal("timed messages are not served by this release"));
     }
     Ok(())
 }
 
 impl Send {
-    /// Appends to a topic that is there, and answers when the message has committed.
-    fn append(self, broker: &Arc<Broker>, topic: &TopicConfig) {
-        let message = match self.message(broker, topic) {
-            Ok(message) => message,
-            Err(refusal) => return self.refuse(broker, &refusal),
+    /// What must be written before the message can be stored.
+    fn missing(&self, broker: &Broker) -> Result<Vec<Change>, Refusal> {
+        let header = &self.header;
+        if let Some(group) = retry_group(&header.topic) {
+            let mut missing = broker.missing(group);
+            if missing.is_empty() && broker.tables().group(group).is_none() {
+                return Err(sendback::unknown_group(group));
+            }
+            if self.gives_up(broker).is_some() {
+                missing.extend(sendback::missing_dlq(broker, group));
+            }
+            return Ok(missing);
+        }
+        let (known, default) = {
+            let tables = broker.tables();
+            (
+                tables.topic(&header.topic).is_some(),
+                tables.topic(&header.default_topic),
+            )
         };
-        let (topic, queue) = (Arc::clone(&message.topic), message.queue);
-        let transaction_id =
-            properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
-        let broker_then = Arc::clone(broker);
-        broker.store.append(
-            message,
-            Box::new(move |appended| match appended {
-                Ok(appended) => {
-                    broker_then
-                        .metrics
-                        .message_in(&topic, appended.bytes as usize);
-                    self.answer(&broker_then, queue, &appended, transaction_id);
-                }
-                Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
-            }),
-        );
+        if known {
+            return Ok(Vec::new());
+        }
+        let queues = header.default_topic_queues;
+        let created = default.and_then(|default| inherited(&header.topic, &default, queues));
+        let mut created = created.ok_or_else(|| unknown(&header.topic))?;
+        created.topic_sys_flag = i32::from(header.unit_mode == Some(true));
+        Ok(vec![Change::Topic(created)])
     }
 
-    fn message(&self, broker: &Broker, topic: &TopicConfig) -> Result<Message, Refusal> {
+    /// The group that has failed too often to consume this message, which a consumer sends to be
+    /// consumed anew.
+    fn gives_up(&self, broker: &Broker) -> Option<&str> {
+        let group = retry_group(&self.header.topic)?;
+        let config = broker.tables().group(group);
+        let own = config.map_or_else(
+            || SubscriptionGroupConfig::default().retry_max_times,
+            |config| config.retry_max_times,
+        );
+        let says_so = self.request.version >= VERSION_MAX_RECONSUME_TIMES;
+        let sent = self.header.max_reconsume_times.filter(|_| says_so);
+        (self.header.reconsume_times.unwrap_or(0) > sent.unwrap_or(own)).then_some(group)
+    }
+
+    /// Appends to a topic that is there, and answers when it has committed.
+    fn append(self, broker: &Arc<Broker>) {
+        let topic = broker.tables().topic(&self.header.topic);
+        let topic = topic.ok_or_else(|| unknown(&self.header.topic));
+        let queue = topic.and_then(|topic| Ok((self.queue(&topic)?, topic)));
+        let appending = match queue {
+            Ok((queue, topic)) if self.header.batch == Some(true) => {
+                self.append_batch(broker, &topic, queue)
+            }
+            Ok((queue, topic)) => self.append_one(broker, &topic, queue),
+            Err(refusal) => Err(Box::new((self, refusal))),
+        };
+        if let Err(unsent) = appending {
+            let (send, refusal) = *unsent;
+            send.refuse(broker, &refusal);
+        }
+    }
+
+    fn append_one(
+        self,
+        broker: &Arc<Broker>,
+        topic: &TopicConfig,
+        queue: i32,
+    ) -> Result<(), Box<(Self, Refusal)>> {
+        let message = match self.message(broker, topic, queue) {
+            Ok(message) => message,
+            Err(refusal) => return Err(Box::new((self, refusal))),
+        };
+        let topic = Arc::clone(&message.topic);
+        let unique = properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
+        let broker_then = Arc::clone(broker);
+        let done = move |appended| match appended {
+            Ok(appended) => self.answer(&broker_then, &topic, queue, &[appended], unique),
+            Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
+        };
+        broker.store.append(message, Box::new(done));
+        Ok(())
+    }
+
+    fn append_batch(
+        self,
+        broker: &Arc<Broker>,
+        topic: &TopicConfig,
+        queue: i32,
+    ) -> Result<(), Box<(Self, Refusal)>> {
+        let messages = match self.messages(topic, queue) {
+            Ok(messages) => messages,
+            Err(refusal) => return Err(Box::new((self, refusal))),
+        };
+        let topic: Arc<str> = self.header.topic.as_str().into();
+        let sent = self.header.properties.as_deref().unwrap_or_default();
+        let unique = properties::get(sent.as_bytes(), properties::UNIQ_KEY).map(str::to_owned);
+        let broker_then = Arc::clone(broker);
+        let done = move |appended: Result<Vec<Appended>, _>| match appended {
+            Ok(appended) => self.answer(&broker_then, &topic, queue, &appended, unique),
+            Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
+        };
+        broker.store.append_all(messages, Box::new(done));
+        Ok(())
+    }
+
+    /// The queue that is asked for, or any that is writable.
+    fn queue(&self, topic: &TopicConfig) -> Result<i32, Refusal> {
         let header = &self.header;
         if !topic.writable() {
             let remark = format!("the topic[{}] sending message is forbidden", header.topic);
@@ -146,35 +272,90 @@ impl Send {
             let remark = format!("request queueId[{}] is illegal, {topic:?}", header.queue);
             return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
         }
-        let queue = if header.queue < 0 {
-            rand::rng().random_range(0..topic.write_queue_nums.max(1))
-        } else {
-            header.queue
+        if header.queue < 0 {
+            return Ok(rand::rng().random_range(0..topic.write_queue_nums.max(1)));
+        }
+        Ok(header.queue)
+    }
+
+    /// The message as it is stored: where it belongs, with its delay, or among the dead letters.
+    fn message(
+        &self,
+        broker: &Broker,
+        topic: &TopicConfig,
+        queue: i32,
+    ) -> Result<Message, Refusal> {
+        let mut message = Message {
+            body: self.request.body.clone(),
+            properties: self.properties(broker),
+            ..self.plain(topic, queue)
         };
-        Ok(Message {
+        let compacted = topic.attributes.get("cleanup.policy");
+        if compacted.is_some_and(|policy| policy == "COMPACTION")
+            && properties::get(&message.properties, properties::KEYS)
+                .is_none_or(|keys| keys.trim().is_empty())
+        {
+            return Err(illegal("Required message key is missing"));
+        }
+        if let Some(group) = self.gives_up(broker) {
+            broker.metrics.dead_letter(&self.header.topic, group);
+            message.topic = dlq_topic(group).into();
+            message.queue = 0;
+            message.properties =
+                properties::set(&message.properties, properties::DELAY, "-1").into();
+        }
+        if !record::takes_queue_offset(message.sys_flag) {
+            return Ok(message);
+        }
+        broker
+            .config
+            .properties
+            .message_delay_level
+            .redirect(message)
+    }
+
+    /// The messages of a batch, each as it was sent.
+    fn messages(&self, topic: &TopicConfig, queue: i32) -> Result<Vec<Message>, Refusal> {
+        let parts = batch::decode(self.request.body.clone());
+        let parts = parts.map_err(|error| illegal(error.to_string()))?;
+        let message = |part: batch::Part| {
+            if delay_level(&part.properties)? > 0 {
+                return Err(illegal("a message of a batch can't be delayed"));
+            }
+            check_destiny(&part.properties, None)?;
+            Ok(Message {
+                flag: part.flag,
+                body: part.body,
+                properties: part.properties,
+                ..self.plain(topic, queue)
+            })
+        };
+        parts.into_iter().map(message).collect()
+    }
+
+    /// A message of this send that lacks body and properties.
+    fn plain(&self, topic: &TopicConfig, queue: i32) -> Message {
+        let header = &self.header;
+        let several_tags = topic.topic_filter_type == TopicFilterType::MultiTag;
+        Message {
             topic: header.topic.as_str().into(),
             queue,
             flag: header.flag,
-            sys_flag: header.sys_flag,
+            sys_flag: header.sys_flag | if several_tags { record::MULTI_TAGS } else { 0 },
             born_ms: header.born_ms,
             born_host: self.peer.address,
             reconsume_times: header.reconsume_times.unwrap_or(0),
             prepared_offset: 0,
-            body: self.request.body.clone(),
-            properties: self.properties(broker),
-        })
+            body: Bytes::new(),
+            properties: Bytes::new(),
+        }
     }
 
-    /// The sender's properties and those that the broker adds.
+    /// The sender's properties and those that the broker sets.
     fn properties(&self, broker: &Broker) -> Bytes {
-        let sent = self
-            .header
-            .properties
-            .as_deref()
-            .unwrap_or_default()
-            .as_bytes();
+        let sent = self.header.properties.as_deref().unwrap_or_default();
         // A receipt handle is given out, never sent in.
-        let mut all = properties::remove(sent, properties::POP_CK);
+        let mut all = properties::remove(sent.as_bytes(), properties::POP_CK);
         for (name, value) in [
             (
                 properties::MSG_REGION,
@@ -183,8 +364,8 @@ impl Send {
             (properties::TRACE_ON, "true"),
             (properties::CLUSTER, broker.config.cluster.as_str()),
         ] {
-            if properties::get(&all, name).is_none() {
-                properties::push(&mut all, name, value);
+            if properties::get(&all, name) != Some(value) {
+                all = properties::set(&all, name, value);
             }
         }
         if properties::get(&all, properties::UNIQ_KEY).is_none() {
@@ -194,22 +375,27 @@ impl Send {
         all.into()
     }
 
+    /// `topic` is where the messages are stored, `queue` what the sender is told.
     fn answer(
         self,
         broker: &Broker,
+        topic: &str,
         queue: i32,
-        appended: &Appended,
+        appended: &[Appended],
         transaction_id: Option<String>,
     ) {
-        let mut answer =
-            self.request
-                .answer(ResponseCode::Success)
-                .with_header(&SendMessageAnswer {
-                    message_id: appended.message_id(),
-                    queue,
-                    queue_offset: appended.queue_offset,
-                    transaction_id,
-                });
+        for one in appended {
+            broker.metrics.message_in(topic, one.bytes as usize);
+        }
+        let ids: Vec<String> = appended.iter().map(Appended::message_id).collect();
+        let header = SendMessageAnswer {
+            message_id: ids.join(","),
+            queue,
+            queue_offset: appended.first().map_or(0, |first| first.queue_offset),
+            transaction_id,
+        };
+        let answer = self.request.answer(ResponseCode::Success);
+        let mut answer = answer.with_header(&header);
         answer
             .fields
             .set(properties::MSG_REGION, &broker.config.properties.region_id);

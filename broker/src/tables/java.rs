@@ -18,35 +18,38 @@ const OFFSETS: &str = "consumerOffset.json";
 const DELAYS: &str = "delayOffset.json";
 
 impl Tables {
+    pub fn group_table(&self) -> SubscriptionGroupTable {
+        let groups = self.groups.iter();
+        SubscriptionGroupTable {
+            data_version: self.version,
+            subscription_group_table: groups
+                .map(|(name, group)| (name.clone(), (**group).clone()))
+                .collect(),
+        }
+    }
+
+    pub fn offset_table(&self) -> ConsumerOffsetTable {
+        let offsets = self.offsets.iter();
+        ConsumerOffsetTable {
+            data_version: self.version,
+            offset_table: offsets
+                .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()))
+                .collect(),
+        }
+    }
+
     /// The JSON files of a Java broker's `config` directory that hold these tables.
     pub fn java_files(&self) -> Vec<(String, String)> {
-        let data_version = self.version;
-        let groups = self
-            .groups
-            .iter()
-            .map(|(name, group)| (name.clone(), (**group).clone()));
-        let groups = SubscriptionGroupTable {
-            data_version,
-            subscription_group_table: groups.collect(),
-        };
-        let offsets = self
-            .offsets
-            .iter()
-            .map(|(of, queues)| (format!("{}@{}", of.topic, of.group), queues.clone()));
-        let offsets = ConsumerOffsetTable {
-            data_version,
-            offset_table: offsets.collect(),
-        };
-        let levels = self.delivered.iter();
-        let levels = levels.map(|(queue, next)| (i64::from(*queue) + 1, *next));
+        let delivered = self.delivered.all().into_iter();
+        let levels = delivered.map(|(queue, next)| (i64::from(queue) + 1, next));
         let delays = DelayOffsetTable {
-            data_version,
+            data_version: self.version,
             offset_table: levels.collect(),
         };
         [
             (TOPICS, to_fastjson(&self.registered_topics())),
-            (GROUPS, to_fastjson(&groups)),
-            (OFFSETS, to_fastjson(&offsets)),
+            (GROUPS, to_fastjson(&self.group_table())),
+            (OFFSETS, to_fastjson(&self.offset_table())),
             (DELAYS, to_fastjson(&delays)),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
@@ -59,6 +62,7 @@ impl Tables {
             TOPICS => Ok(self.import_topics(from_fastjson(content)?)),
             GROUPS => Ok(self.import_groups(from_fastjson(content)?)),
             OFFSETS => Ok(self.import_offsets(from_fastjson(content)?)),
+            DELAYS => Ok(self.import_delays(&from_fastjson(content)?)),
             _ => Ok(Vec::new()),
         }
     }
@@ -96,6 +100,17 @@ impl Tables {
             }
         }
         changes
+    }
+
+    /// A level that the file does not name stays.
+    fn import_delays(&self, table: &DelayOffsetTable) -> Vec<Change> {
+        let theirs = table.offset_table.iter().filter_map(|(level, next)| {
+            let queue = i32::try_from(*level).ok()?.checked_sub(1)?;
+            (queue >= 0 && self.delivered.next(queue) != *next).then_some((queue, *next))
+        });
+        let changed: Vec<_> = theirs.collect();
+        let changes = (!changed.is_empty()).then_some(Change::DelayOffsets(changed));
+        changes.into_iter().collect()
     }
 
     /// An offset that the file does not name stays.
@@ -144,6 +159,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn h14_what_another_broker_wrote_becomes_changes() {
         let topic = |name: &str, perm| {
             Change::Topic(TopicConfig {
@@ -178,6 +194,7 @@ mod tests {
             offset("Same", 5),
             offset("Changed", 5),
             offset("Deleted", 5),
+            Change::DelayOffsets(vec![(0, 4), (2, 5)]),
         ]);
         let theirs = tables(vec![
             topic("Same", 6),
@@ -188,6 +205,7 @@ mod tests {
             group("changed", false),
             offset("Same", 5),
             offset("Changed", 9),
+            Change::DelayOffsets(vec![(0, 4), (2, 6)]),
         ]);
         let mut found = Vec::new();
         for (name, content) in theirs.java_files() {
@@ -203,6 +221,7 @@ mod tests {
             },
             group("changed", false),
             offset("Changed", 9),
+            Change::DelayOffsets(vec![(2, 6)]),
         ];
         for change in &expect {
             assert!(found.contains(change), "{change:?} is not in {found:?}");

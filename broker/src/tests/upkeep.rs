@@ -77,12 +77,17 @@ fn append(broker: &Broker, topic: &str, bytes: usize) -> Result<i64, store::Appe
         .map(|appended| appended.queue_offset)
 }
 
-/// Stores messages until so many files of the log may go.
+/// Stores messages until so many files of the log may go, or more.
 fn fill(broker: &Broker, topic: &str, files: usize) {
     let deadline = Instant::now() + SECOND * 20;
     while broker.store.sealed().len() < files {
         append(broker, topic, 10_000).expect("stored");
         assert!(Instant::now() < deadline, "no file is complete");
+    }
+    let sealed = || broker.store.sealed().last().map_or(0, |file| file.end);
+    while broker.store.status().confirm - sealed() > 65_536 {
+        std::thread::yield_now();
+        assert!(Instant::now() < deadline, "a complete file has no index");
     }
 }
 
@@ -344,7 +349,7 @@ async fn a_used_disk_loses_only_what_every_group_has_consumed() {
     assert_eq!(start(), 65_536, "h has consumed the first file");
     broker.commit_offset(offset("T", "h", end));
     upkeep::pass(&broker, later(0), FULL).expect("works");
-    assert_eq!(start(), 3 * 65_536);
+    assert!(start() >= 3 * 65_536 && broker.store.sealed().is_empty());
     assert_eq!(append(&broker, "T", 10), Ok(end));
 }
 

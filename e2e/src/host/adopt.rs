@@ -49,7 +49,7 @@ async fn there_and_back(lab: &mut Lab) -> anyhow::Result<()> {
     let name_server = lab.name_server(Target::Java).await?;
     let mut plan = lab.plan("adopt", &[name_server.address])?;
     plan.segment_bytes = SEGMENT_BYTES;
-    plan.extra_properties = EXPIRE_AT_ONCE.to_owned();
+    EXPIRE_AT_ONCE.clone_into(&mut plan.extra_properties);
     let broker = lab.broker(Target::Java, &plan).await?;
     let mut site = Site {
         name_server,
@@ -75,7 +75,7 @@ async fn there_and_back(lab: &mut Lab) -> anyhow::Result<()> {
     back(lab, &mut site, &at_gantry).await?;
     let at_java = dump(lab, &site).await?;
     site.broker.signal(Signal::TERM);
-    site.broker.ended(Duration::from_secs(60)).await?;
+    site.broker.ended(Duration::from_mins(1)).await?;
     let mut refused = lab.gantry()?.spawn_broker(&site.plan)?;
     let (status, _) = refused.ended(Duration::from_secs(10)).await?;
     let said = refused.output();
@@ -169,7 +169,7 @@ async fn admin(site: &Site, code: i32, fields: &[(&str, &str)]) -> anyhow::Resul
 /// Makes the oldest files of the log old, and waits until the broker has deleted them.
 async fn expire(site: &Site) -> anyhow::Result<()> {
     const EXPIRE_SECONDS_MAX: u64 = 60;
-    let old = SystemTime::now() - Duration::from_secs(100 * 3_600);
+    let old = SystemTime::now() - Duration::from_hours(100);
     let path = |n: u64| {
         site.plan
             .store()

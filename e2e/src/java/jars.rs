@@ -1,5 +1,5 @@
 //! The class paths that `e2e/java/pom.xml` pins, fetched once by Maven, and the small programs of
-//! `e2e/java/src`, compiled against each of them with plain `javac`.
+//! `e2e/java/src` and `e2e/compat/java`, compiled against each of them with plain `javac`.
 //!
 //! All of it lies in `$GANTRY_CACHE` (or `~/.cache/gantry`), Maven's own repository included:
 //! `java/<crc of the pom>/<class path>/*.jar` and `java/<crc of the sources>/<class path>`. A
@@ -45,9 +45,12 @@ impl ClassPath {
                 "Producing",
                 "Consuming",
                 "Reading",
+                "Sending",
+                "Retrying",
                 "Migrating",
                 "Constants",
                 "Capture",
+                "Admin",
             ],
             Self::Client5 | Self::Client4 => &[
                 "Driver",
@@ -55,11 +58,25 @@ impl ClassPath {
                 "Producing",
                 "Consuming",
                 "Reading",
+                "Sending",
+                "Retrying",
                 "Migrating",
             ],
         }
     }
 }
+
+/// The program of the compatibility checks, which compiles against each.
+const COMPAT: [&str; 8] = [
+    "Bench",
+    "Compat",
+    "Connections",
+    "Got",
+    "Groups",
+    "Pulls",
+    "Pushes",
+    "Sends",
+];
 
 #[derive(Debug, Clone)]
 pub struct Jars {
@@ -128,6 +145,7 @@ impl Jars {
                 for source in class_path.sources() {
                     javac.arg(package_dir().join(format!("{source}.java")));
                 }
+                javac.args(compat_sources());
                 run_ok(javac, Duration::from_secs(JAVAC_SECONDS_MAX)).await?;
                 Ok(())
             },
@@ -137,7 +155,7 @@ impl Jars {
 }
 
 /// Fills a directory under another name and renames it when it is whole.
-async fn build_whole(
+pub async fn build_whole(
     target: &Path,
     build: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -174,11 +192,19 @@ fn package_dir() -> PathBuf {
     source_dir().join("src/dev/gantry/e2e")
 }
 
+fn compat_sources() -> impl Iterator<Item = PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat/java");
+    COMPAT
+        .into_iter()
+        .map(move |source| dir.join(format!("{source}.java")))
+}
+
 fn sources_crc(pom: &[u8]) -> anyhow::Result<u32> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(pom);
-    for source in ClassPath::Server.sources() {
-        let path = package_dir().join(format!("{source}.java"));
+    let driver = ClassPath::Server.sources().iter();
+    let driver = driver.map(|source| package_dir().join(format!("{source}.java")));
+    for path in driver.chain(compat_sources()) {
         crc.update(&std::fs::read(&path).with_context(|| path.display().to_string())?);
     }
     Ok(crc.finalize())

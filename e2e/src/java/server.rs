@@ -124,6 +124,8 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "mappedFileSizeCommitLog={}", spec.segment_bytes)?;
     writeln!(text, "flushDiskType={flush}")?;
     writeln!(text, "autoCreateTopicEnable=true")?;
+    // Gantry always has the topic of the traces.
+    writeln!(text, "traceTopicEnable=true")?;
     writeln!(text, "forceRegister={}", !spec.ask_before_register)?;
     writeln!(text, "registerNameServerPeriod=10000")?;
     // A full or slow disk of the machine is not what is tested.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use broker::Config;
 use crds::read::Document;
-use net::{Connection, Limits};
+use net::{Connection, Limits, Tls, TlsMode};
 use protocol::body::TopicConfig;
 use protocol::header::{Empty, TopicOf};
 use protocol::json::{from_fastjson, to_json};
@@ -17,7 +17,8 @@ use protocol::{Frame, RequestCode};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{CALL_MAX, unix_ms};
+use super::unix_ms;
+use crate::admin::CALL_MAX;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -51,7 +52,11 @@ pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow
     let name_server = ::namesrv::Options {
         listen: at(arguments.name_server_port),
         http: at(arguments.name_server_http_port),
-        limits: Limits::default(),
+        net: net::Options {
+            limits: Limits::default(),
+            tls: Tls::open(TlsMode::Permissive, None)?,
+            proxy_from: Vec::new(),
+        },
         clock: unix_ms,
     };
     let config = config(&arguments)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use broker::adopt::Java;
+use broker::schedule::Levels;
 use store::adopt::{Report, Survey};
 use store::{Identity, Store};
 
@@ -12,6 +13,10 @@ use super::unix_ms;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Say whose store a directory is and what it holds.
+    Inspect(super::inspect::Arguments),
+    /// Read every message of every queue and check it; fails when one is damaged.
+    Verify(super::inspect::Arguments),
     /// Make a Java broker's data directory one of Gantry's.
     Adopt(Adopt),
     /// Write what a Java broker needs to open the directory: consume queues, checkpoint, JSON.
@@ -19,8 +24,8 @@ pub(crate) enum Command {
         /// The broker's data directory.
         dir: PathBuf,
         /// `messageDelayLevel` of the Java broker, where it is not the default.
-        #[arg(long, default_value = DELAY_LEVELS)]
-        delay_levels: String,
+        #[arg(long, default_value_t)]
+        delay_levels: Levels,
     },
 }
 
@@ -36,10 +41,10 @@ pub(crate) struct Adopt {
     broker: String,
 }
 
-const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
-
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Inspect(arguments) => super::inspect::inspect(&arguments),
+        Command::Verify(arguments) => super::inspect::verify(&arguments),
         Command::Adopt(arguments) => adopt(&arguments),
         Command::ExportJava { dir, delay_levels } => export(&dir, &delay_levels),
     }
@@ -98,27 +103,7 @@ fn adopt(
     Ok(())
 }
 
-/// Words like `10m` as milliseconds.
-fn delays_ms(levels: &str) -> anyhow::Result<Vec<i64>> {
-    let level = |word: &str| {
-        let unit = match word.chars().next_back()? {
-            's' => 1_000,
-            'm' => 60_000,
-            'h' => 3_600_000,
-            'd' => 86_400_000,
-            _ => return None,
-        };
-        let count: u32 = word.get(..word.len() - 1)?.parse().ok()?;
-        Some(i64::from(count) * unit)
-    };
-    let levels = levels.split_ascii_whitespace();
-    levels
-        .map(|word| level(word).with_context(|| format!("{word:?} is no delay, as 10m is")))
-        .collect()
-}
-
-fn export(dir: &Path, delay_levels: &str) -> anyhow::Result<()> {
-    let delays_ms = delays_ms(delay_levels)?;
+fn export(dir: &Path, levels: &Levels) -> anyhow::Result<()> {
     let identity =
         Identity::load(dir)?.with_context(|| format!("{} holds no Gantry store", dir.display()))?;
     // The tables are in the log: open it, which also recovers it, and leave it clean.
@@ -133,7 +118,7 @@ fn export(dir: &Path, delay_levels: &str) -> anyhow::Result<()> {
     broker::process::settle(&store, &tables)?;
     store.close();
     drop(store);
-    let report = store::java::export(dir, &tables.java_files(), &delays_ms)?;
+    let report = store::java::export(dir, &tables.java_files(), &levels.0)?;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

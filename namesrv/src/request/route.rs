@@ -17,7 +17,8 @@ impl NameServer {
         let route = self.lock().route(&header.topic);
         let mut route = route.ok_or_else(|| {
             let remark = format!(
-                "No topic route info in name server for the topic: {}",
+                "No topic route info in name server for the topic: {}\n\
+                 See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.",
                 header.topic
             );
             Refusal::new(ResponseCode::TopicNotExist, remark)

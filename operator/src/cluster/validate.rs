@@ -13,6 +13,8 @@ use kube::{Resource, ResourceExt};
 use crate::Options;
 
 pub(crate) const REMOTING_PORT: u16 = 10911;
+/// Where clients with `sendMessageWithVIPChannel` go: two below the port that the route names.
+pub(crate) const VIP_PORT: u16 = REMOTING_PORT - 2;
 pub(crate) const NAME_SERVER_PORT: u16 = 9876;
 pub(crate) const HTTP_PORT: u16 = 5557;
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

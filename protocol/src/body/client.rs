@@ -1,6 +1,7 @@
 //! What clients say of themselves (`HeartbeatData.java`, `SubscriptionData.java`).
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -67,6 +68,7 @@ pub enum ConsumeFromWhere {
 pub struct SubscriptionData {
     pub class_filter_mode: bool,
     /// Java's hash of each tag; empty with [`ALL_TAGS`].
+    #[serde(deserialize_with = "codes")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`; absent is `TAG`.
     pub expression_type: Option<String>,
@@ -78,6 +80,22 @@ pub struct SubscriptionData {
 }
 
 pub const ALL_TAGS: &str = "*";
+
+/// The Go client writes numbers as text.
+fn codes<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code {
+        Number(i32),
+        Text(String),
+    }
+    let codes = Vec::<Code>::deserialize(json)?.into_iter();
+    let codes = codes.map(|code| match code {
+        Code::Number(code) => Ok(code),
+        Code::Text(text) => text.parse().map_err(D::Error::custom),
+    });
+    codes.collect()
+}
 
 impl SubscriptionData {
     /// Reads a tag expression, `a || b` or `*` (`FilterAPI.buildSubscriptionData`). `None` when
@@ -162,5 +180,20 @@ mod tests {
             ConsumeFromWhere::ConsumeFromFirstOffset
         );
         assert!(consumer.subscription_data_set[0].wants(2_598_919));
+    }
+
+    #[test]
+    fn tag_codes_are_numbers_or_text() {
+        for (json, codes) in [
+            (r#"{"codeSet":[2598919,-1]}"#, Some(vec![2_598_919, -1])),
+            (r#"{"codeSet":["2598919","-1"]}"#, Some(vec![2_598_919, -1])),
+            (r#"{"codeSet":[]}"#, Some(vec![])),
+            ("{}", Some(vec![])),
+            (r#"{"codeSet":["TagA"]}"#, None),
+            (r#"{"codeSet":[99999999999]}"#, None),
+        ] {
+            let read = crate::json::from_fastjson::<SubscriptionData>(json.as_bytes());
+            assert_eq!(read.ok().map(|data| data.code_set), codes, "{json}");
+        }
     }
 }

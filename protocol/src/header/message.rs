@@ -1,4 +1,6 @@
-//! Messages in and out: send, pull, offsets.
+//! Messages in and out: send, send back, pull, offsets.
+
+use crate::fields::{FieldError, Fields, Header as _};
 
 crate::header! {
     /// `SEND_MESSAGE_V2` and `SEND_BATCH_MESSAGE`: one letter a field
@@ -22,8 +24,21 @@ crate::header! {
         broker: Option<String> = "n",
     }
 
+    /// `CONSUMER_SEND_MSG_BACK` (`ConsumerSendMsgBackRequestHeader.java`).
+    pub struct SendMessageBack {
+        /// The record's position in the log.
+        position: i64 = "offset",
+        group: String = "group",
+        /// 0 lets the broker choose, negative gives the message up.
+        delay_level: i32 = "delayLevel",
+        origin_topic: Option<String> = "originTopic",
+        unit_mode: bool = "unitMode" or false,
+        max_reconsume_times: Option<i32> = "maxReconsumeTimes",
+    }
+
     pub struct SendMessageAnswer {
-        /// The offset message id: store host and log position, in hex.
+        /// The offset message id: store host and log position, in hex. Those of a batch, with
+        /// commas.
         message_id: String = "msgId",
         queue: i32 = "queueId",
         queue_offset: i64 = "queueOffset",
@@ -92,6 +107,35 @@ crate::header! {
     }
 }
 
+impl SendMessage {
+    /// `SEND_MESSAGE`: the same fields by their long names (`SendMessageRequestHeader.java`).
+    pub fn read_v1(fields: &Fields) -> Result<Self, FieldError> {
+        const NAMES: [(&str, &str); 14] = [
+            ("producerGroup", "a"),
+            ("topic", "b"),
+            ("defaultTopic", "c"),
+            ("defaultTopicQueueNums", "d"),
+            ("queueId", "e"),
+            ("sysFlag", "f"),
+            ("bornTimestamp", "g"),
+            ("flag", "h"),
+            ("properties", "i"),
+            ("reconsumeTimes", "j"),
+            ("unitMode", "k"),
+            ("maxReconsumeTimes", "l"),
+            ("batch", "m"),
+            ("bname", "n"),
+        ];
+        let mut letters = Fields::default();
+        for (name, letter) in NAMES {
+            if let Some(value) = fields.get(name) {
+                letters.set(letter, value);
+            }
+        }
+        Self::read(&letters)
+    }
+}
+
 /// The bits of [`PullMessage::sys_flag`] (`PullSysFlag.java`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PullFlags(pub i32);
@@ -114,5 +158,52 @@ impl PullFlags {
 
     pub fn class_filter(self) -> bool {
         self.0 & 8 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_names_say_what_the_letters_say() {
+        let short = SendMessage {
+            producer_group: "p".into(),
+            topic: "T".into(),
+            default_topic: "TBW102".into(),
+            default_topic_queues: 4,
+            queue: -1,
+            sys_flag: 1,
+            born_ms: 1_700_000_000_000,
+            flag: 7,
+            properties: Some("K\u{1}v\u{2}".into()),
+            reconsume_times: Some(2),
+            unit_mode: Some(false),
+            max_reconsume_times: Some(16),
+            batch: Some(true),
+            broker: Some("b".into()),
+        };
+        let mut fields = Fields::default();
+        for (name, value) in [
+            ("producerGroup", "p"),
+            ("topic", "T"),
+            ("defaultTopic", "TBW102"),
+            ("defaultTopicQueueNums", "4"),
+            ("queueId", "-1"),
+            ("sysFlag", "1"),
+            ("bornTimestamp", "1700000000000"),
+            ("flag", "7"),
+            ("properties", "K\u{1}v\u{2}"),
+            ("reconsumeTimes", "2"),
+            ("unitMode", "false"),
+            ("maxReconsumeTimes", "16"),
+            ("batch", "true"),
+            ("bname", "b"),
+        ] {
+            fields.set(name, value);
+        }
+        assert_eq!(SendMessage::read_v1(&fields), Ok(short));
+        let missing = SendMessage::read_v1(&Fields::default());
+        assert_eq!(missing, Err(FieldError::Missing("a")));
     }
 }

@@ -110,15 +110,13 @@ impl Files {
         {
             self.finish()?;
         }
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => {
-                self.made += 1;
-                let path = self.dir.join(format!("{:017}", self.made));
-                self.open.insert(Open::create(&path, self.size, record)?)
-            }
-        };
-        open.add(record, key)
+        if self.open.is_none() {
+            self.made += 1;
+            let path = self.dir.join(format!("{:017}", self.made));
+            self.open = Some(Open::create(&path, self.size, record)?);
+        }
+        let open = self.open.as_mut();
+        open.map_or(Ok(()), |open| open.add(record, key))
     }
 
     fn finish(&mut self) -> io::Result<()> {

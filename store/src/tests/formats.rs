@@ -46,6 +46,26 @@ fn a_run() {
     run::write(&path, stretch, &parts, &mut all, &mut keys).expect("written");
     let bytes = std::fs::read(&path).expect("read");
 
+    assert_eq!(bytes, golden_run());
+
+    let (run, found) = Run::open(&path).expect("read").expect("intact");
+    assert_eq!((run.stretch, &found[..]), (stretch, &parts[..]));
+    assert_eq!(run.read(1, 9, Wait::ForDisk).expect("read"), entries[1..]);
+    for (hash, below, found) in [
+        (0, 999, vec![]),
+        (1, 999, vec![256]),
+        (7, 512, vec![257, 511]),
+        (7, 511, vec![257]),
+        (7, 257, vec![]),
+        (8, 999, vec![]),
+    ] {
+        let numbers = run.keys_of(hash, below).expect("read");
+        let positions: Vec<_> = numbers.map(|n| run.key(n).expect("read")).collect();
+        assert_eq!(positions, found, "{hash} below {below}");
+    }
+}
+
+fn golden_run() -> Vec<u8> {
     let row = |topic: &[u8], rest: (i32, i64, u32, u64, i64, i64)| {
         let (queue, first, count, entry, min_ms, max_ms) = rest;
         let mut row = (topic.len() as u16).to_be_bytes().to_vec();
@@ -81,23 +101,7 @@ fn a_run() {
     header.extend_from_slice(b"\0\x03\0\0\0\0\0\0\x01\x05\0\0\0\0\0\0\0\x1c");
     header.extend_from_slice(&crc32fast::hash(&keys).to_be_bytes());
     header.extend_from_slice(&crc32fast::hash(&header).to_be_bytes());
-    assert_eq!(bytes, [header, directory, page, keys].concat());
-
-    let (run, found) = Run::open(&path).expect("read").expect("intact");
-    assert_eq!((run.stretch, &found[..]), (stretch, &parts[..]));
-    assert_eq!(run.read(1, 9, Wait::ForDisk).expect("read"), entries[1..]);
-    for (hash, below, found) in [
-        (0, 999, vec![]),
-        (1, 999, vec![256]),
-        (7, 512, vec![257, 511]),
-        (7, 511, vec![257]),
-        (7, 257, vec![]),
-        (8, 999, vec![]),
-    ] {
-        let numbers = run.keys_of(hash, below).expect("read");
-        let positions: Vec<_> = numbers.map(|n| run.key(n).expect("read")).collect();
-        assert_eq!(positions, found, "{hash} below {below}");
-    }
+    [header, directory, page, keys].concat()
 }
 
 #[test]

@@ -3,12 +3,16 @@
 
 mod append;
 mod keys;
+mod dispatch;
+mod sealed;
+mod many;
 mod recovery;
 mod retention;
 mod formats;
 mod java;
 mod adopt;
 mod model;
+mod faults;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

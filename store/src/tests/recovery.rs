@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use super::*;
 use crate::checkpoint::Checkpoint;
 
-const FIRST_SEGMENT: &str = "commitlog/00000000000000000000";
+pub(super) const FIRST_SEGMENT: &str = "commitlog/00000000000000000000";
 
 /// A crashed store of ten messages, and where each record lies. Nothing but its creation is
 /// surely on disk.
-fn crashed(body_bytes: usize) -> (tempfile::TempDir, Vec<Appended>) {
+pub(super) fn crashed(body_bytes: usize) -> (tempfile::TempDir, Vec<Appended>) {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path());
     let body = |n| vec![b'a' + n; body_bytes];
@@ -20,7 +20,7 @@ fn crashed(body_bytes: usize) -> (tempfile::TempDir, Vec<Appended>) {
     (dir, sent)
 }
 
-fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
     let path = dir.join(file);
     let mut bytes = fs::read(&path).expect("read");
     change(&mut bytes);
@@ -62,53 +62,9 @@ fn a_killed_store_keeps_all_that_was_acknowledged() {
     }
 }
 
-#[test]
-fn a_torn_tail_is_cut_at_every_byte() {
-    let (crashed, sent) = crashed(20);
-    let last = sent.last().expect("ten");
-    let (from, to) = (
-        last.position as usize,
-        last.position as usize + last.bytes as usize,
-    );
-    let whole = fs::read(crashed.path().join(FIRST_SEGMENT)).expect("read");
-    for at in from..to {
-        for tear in ["zero the rest", "flip", "garbage"] {
-            let copy = copy_of(crashed.path());
-            edit(copy.path(), FIRST_SEGMENT, |bytes| match tear {
-                "zero the rest" => bytes[at..].fill(0),
-                "flip" => bytes[at] ^= 0x40,
-                _ => bytes[at..].fill(0xA5),
-            });
-            let torn = fs::read(copy.path().join(FIRST_SEGMENT)).expect("read");
-            if torn == whole {
-                continue;
-            }
-            let data_left = torn[from..].iter().any(|byte| *byte != 0);
-            let identity = crate::Identity::load(copy.path())
-                .expect("load")
-                .expect("there");
-            let recovered = crate::recover::recover(copy.path(), &identity).expect("recover");
-            assert_eq!(recovered.end, last.position, "{tear} at {at}");
-            let range = recovered.index.get("T", 0).expect("a queue").range();
-            assert_eq!((range.min, range.max), (0, 9), "{tear} at {at}");
-            let left = fs::read(copy.path().join(FIRST_SEGMENT)).expect("read");
-            assert_eq!(left[..from], whole[..from]);
-            assert!(left[from..].iter().all(|byte| *byte == 0), "{tear} at {at}");
-            let cut = Checkpoint::load(copy.path()).expect("load");
-            assert_eq!(cut.durable, last.position);
-            let cuts = if data_left {
-                (1, last.position)
-            } else {
-                (0, 0)
-            };
-            assert_eq!((cut.cuts, cut.cut_at), cuts, "{tear} at {at}");
-        }
-    }
-}
-
 /// Equal-sized records behind a cut would line up with what is appended there.
 #[test]
-fn cut_records_do_not_come_back() {
+fn c7_cut_records_do_not_come_back() {
     let (crashed, sent) = crashed(20);
     // The epoch record that the next open writes is of another size: tear where the records
     // after it line up again, and look for any of the old ones.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::cluster::validate::{HTTP_PORT, Part, REMOTING_PORT, ValidCluster};
+use crate::cluster::validate::{HTTP_PORT, Part, REMOTING_PORT, VIP_PORT, ValidCluster};
 
 pub(crate) fn broker_service(cluster: &ValidCluster, group: i32) -> Service {
     let port = |name: &str, port: u16| ServicePort {
@@ -22,6 +22,7 @@ pub(crate) fn broker_service(cluster: &ValidCluster, group: i32) -> Service {
             selector: Some(cluster.selector(Part::Group(group))),
             ports: Some(vec![
                 port("remoting", REMOTING_PORT),
+                port("vip", VIP_PORT),
                 port("http", HTTP_PORT),
             ]),
             ..ServiceSpec::default()

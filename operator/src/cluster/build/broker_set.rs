@@ -20,11 +20,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest, Sha256};
 
 use super::pod::{container, pod};
-use crate::cluster::validate::{Labels, Part, REMOTING_PORT, ValidCluster};
+use crate::cluster::validate::{Labels, Part, REMOTING_PORT, VIP_PORT, ValidCluster};
 use crds::DeletionPolicy;
 
 /// Name of the volume in the claim template; the claim of a pod is `data-<pod>`.
 pub(crate) const DATA: &str = "data";
+
+const PORTS: [(&str, u16); 2] = [("remoting", REMOTING_PORT), ("vip", VIP_PORT)];
 
 pub(crate) fn broker_set(
     cluster: &ValidCluster,
@@ -76,7 +78,7 @@ fn broker_pod(cluster: &ValidCluster, config: String) -> PodSpec {
                 mount(DATA, "/data", false),
                 mount("config", "/etc/gantry", true),
             ]),
-            ..container(cluster, "broker", REMOTING_PORT, &args)
+            ..container(cluster, "broker", &PORTS, &args)
         }],
         volumes: Some(vec![Volume {
             name: "config".to_owned(),

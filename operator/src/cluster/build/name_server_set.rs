@@ -7,6 +7,7 @@ use super::pod::{container, pod};
 use crate::cluster::validate::{HTTP_PORT, Labels, NAME_SERVER_PORT, Part, ValidCluster};
 
 pub(crate) fn name_server_set(cluster: &ValidCluster) -> StatefulSet {
+    let ports = [("remoting", NAME_SERVER_PORT)];
     let part = Part::NameServers;
     let (listen, http) = (
         format!("0.0.0.0:{NAME_SERVER_PORT}"),
@@ -15,7 +16,7 @@ pub(crate) fn name_server_set(cluster: &ValidCluster) -> StatefulSet {
     let args = ["namesrv", "--listen", &listen, "--http", &http];
     let spec = PodSpec {
         automount_service_account_token: Some(false),
-        containers: vec![container(cluster, "namesrv", NAME_SERVER_PORT, &args)],
+        containers: vec![container(cluster, "namesrv", &ports, &args)],
         ..PodSpec::default()
     };
     StatefulSet {

@@ -79,20 +79,21 @@ pub(super) fn pod(
 pub(super) fn container(
     cluster: &ValidCluster,
     name: &str,
-    port_number: u16,
+    ports: &[(&str, u16)],
     args: &[&str],
 ) -> Container {
-    let port = |name: &str, port: u16| ContainerPort {
+    let ports = ports.iter().chain(&[("http", HTTP_PORT)]);
+    let ports = ports.map(|&(name, port)| ContainerPort {
         name: Some(name.to_owned()),
         container_port: i32::from(port),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
-    };
+    });
     Container {
         name: name.to_owned(),
         image: Some(cluster.image.clone()),
         args: Some(args.iter().map(|&arg| arg.to_owned()).collect()),
-        ports: Some(vec![port("remoting", port_number), port("http", HTTP_PORT)]),
+        ports: Some(ports.collect()),
         startup_probe: Some(probe("/livez", 1, START_PROBES_MAX)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
-use crate::cluster::validate::{Part, REMOTING_PORT, ValidCluster};
+use crate::cluster::validate::{Part, REMOTING_PORT, VIP_PORT, ValidCluster};
 
 pub(crate) fn rw_slice(cluster: &ValidCluster, group: i32, service: IpAddr) -> EndpointSlice {
     let mut metadata = cluster.metadata(cluster.rw_name(group), Part::Group(group));
@@ -18,16 +18,17 @@ pub(crate) fn rw_slice(cluster: &ValidCluster, group: i32, service: IpAddr) -> E
         "endpointslice.kubernetes.io/managed-by".to_owned(),
         "gantry.dev".to_owned(),
     );
+    let port = |name: &str, port: u16| EndpointPort {
+        name: Some(name.to_owned()),
+        port: Some(i32::from(port)),
+        protocol: Some("TCP".to_owned()),
+        ..EndpointPort::default()
+    };
     let family = if service.is_ipv4() { "IPv4" } else { "IPv6" };
     EndpointSlice {
         metadata,
         address_type: family.to_owned(),
         endpoints: Vec::new(),
-        ports: Some(vec![EndpointPort {
-            name: Some("remoting".to_owned()),
-            port: Some(i32::from(REMOTING_PORT)),
-            protocol: Some("TCP".to_owned()),
-            ..EndpointPort::default()
-        }]),
+        ports: Some(vec![port("remoting", REMOTING_PORT), port("vip", VIP_PORT)]),
     }
 }

@@ -24,7 +24,8 @@ final class Consuming {
         consumer = new DefaultMQPushConsumer(fields.text("group"));
         consumer.setNamesrvAddr(fields.text("namesrv"));
         consumer.setInstanceName("c" + INSTANCES.incrementAndGet() + "-" + System.nanoTime());
-        consumer.setVipChannelEnabled(false);
+        consumer.setVipChannelEnabled(fields.number("vip", 0) == 1);
+        consumer.setUseTLS(fields.number("tls", 0) == 1);
         consumer.setConsumeFromWhere(fields.text("from", "first").equals("first")
             ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
             : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);

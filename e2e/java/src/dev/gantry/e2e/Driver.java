@@ -87,7 +87,7 @@ public final class Driver {
             case "dump":
                 return "\t" + Migrating.dump(fields);
             default:
-                throw new IllegalArgumentException("unknown verb " + fields.verb);
+                return "\t" + Sending.run(fields);
         }
     }
 

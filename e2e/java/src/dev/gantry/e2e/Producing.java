@@ -42,7 +42,8 @@ final class Producing {
         DefaultMQProducer producer = new DefaultMQProducer(fields.text("group", "e2e-producer"));
         producer.setNamesrvAddr(fields.text("namesrv"));
         producer.setInstanceName("p" + INSTANCES.incrementAndGet() + "-" + System.nanoTime());
-        producer.setVipChannelEnabled(false);
+        producer.setVipChannelEnabled(fields.number("vip", 0) == 1);
+        producer.setUseTLS(fields.number("tls", 0) == 1);
         producer.setDefaultTopicQueueNums(fields.number("queues", 4));
         producer.setSendMsgTimeout(fields.number("timeoutMs", 10_000));
         producer.setRetryTimesWhenSendFailed(fields.number("retries", 2));

@@ -31,7 +31,7 @@ final class Record {
             message.getQueueOffset(), message.getMsgId(), offsetId);
     }
 
-    private static String line(Message message, String broker, int queue, long offset, String id,
+    static String line(Message message, String broker, int queue, long offset, String id,
         String offsetId) {
         CRC32 body = new CRC32();
         body.update(message.getBody());
