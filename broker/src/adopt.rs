@@ -361,10 +361,24 @@ fn file<T: DeserializeOwned>(
     None
 }
 
+/// Java 5.5 makes a database also where it is told to use none; that one stays empty.
+fn holds_data(database: &Path) -> bool {
+    let mut items = std::fs::read_dir(database).into_iter().flatten().flatten();
+    items.any(|item| {
+        let path = item.path();
+        let written = || item.metadata().map_or(true, |meta| meta.len() > 0);
+        match path.extension().and_then(|kind| kind.to_str()) {
+            Some("sst" | "blob") => true,
+            Some("log") => written(),
+            _ => false,
+        }
+    })
+}
+
 fn find_rocksdb(dir: &Path, depth: usize, reasons: &mut Vec<Reason>) {
     let current = std::fs::read(dir.join("CURRENT")).unwrap_or_default();
     if current.starts_with(b"MANIFEST-") {
-        reasons.push(Reason::RocksDb(dir.to_owned()));
+        reasons.extend(holds_data(dir).then(|| Reason::RocksDb(dir.to_owned())));
         return;
     }
     let Some(deeper) = depth.checked_sub(1) else {
@@ -513,6 +527,9 @@ mod tests {
         let (dir, _) = java(&[]);
         std::fs::create_dir_all(dir.path().join("config/topics")).expect("dir");
         put(dir.path(), "topics/CURRENT", "MANIFEST-000005");
+        put(dir.path(), "topics/000004.log", "");
+        Java::read(dir.path()).expect("an empty one is none");
+        put(dir.path(), "topics/000007.sst", "data");
         let said = Java::read(dir.path()).expect_err("RocksDB").to_string();
         assert!(
             said.contains("config/topics is a RocksDB database"),
