@@ -6,11 +6,11 @@ use bytes::Bytes;
 use protocol::body::SubscriptionGroupConfig;
 use protocol::record::Message;
 use protocol::topic::STATE_TOPIC;
-use store::{Range, ReadLimits, ReadStatus, Volume, Wait, state};
+use store::{OpenError, Range, ReadLimits, ReadStatus, Volume, Wait, state};
 
 use super::*;
 use crate::tables::{Change, Offset, Tables};
-use crate::{Broker, base, process, upkeep};
+use crate::{Broker, RunError, base, process, upkeep};
 
 const HOUR_MS: i64 = 3_600_000;
 const HALF_USED: Option<Volume> = Some(Volume {
@@ -29,7 +29,17 @@ fn open(dir: &Path, settings: &str) -> Arc<Broker> {
          listen: {{remoting: '127.0.0.1:0', http: '127.0.0.1:0'}}, segmentBytes: 65536{settings}}}"
     );
     let config = Config::parse(&text, Path::new("test")).expect("good");
-    Arc::new(process::open(config, Arc::default()).expect("opens"))
+    // A callback on the store's thread may be the last to let go of the one before.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match process::open(config.clone(), Arc::default()) {
+            Err(RunError::Store {
+                error: OpenError::Locked(_),
+                ..
+            }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return Arc::new(opened.expect("opens")),
+        }
+    }
 }
 
 fn change(broker: &Arc<Broker>, change: Change) {
