@@ -1,5 +1,6 @@
 //! A walk over the log's records in order, each verified: for recovery and for rebuilding the
-//! index. Records that an adoption has found to be no queue's messages are passed over. It reads ahead in windows and never past the end of a file.
+//! index. Records that an adoption has found to be no queue's messages are passed over. It reads
+//! ahead in windows and never past the end of a file.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
