@@ -61,7 +61,10 @@ pub enum AdoptError {
     Read(#[from] ReadError),
     #[error("{} holds no log of a Java broker", .0.display())]
     NoLog(PathBuf),
-    #[error("{} is a Gantry store, and no Java broker has used it: a broker may open it", .0.display())]
+    #[error(
+        "{} is a Gantry store, and no Java broker has used it: a broker may open it",
+        .0.display()
+    )]
     Gantry(PathBuf),
     #[error("log files of {0} bytes can't be adopted, only of 64 KiB to 2 GiB")]
     SegmentBytes(u64),
