@@ -17,6 +17,7 @@ pub mod routes;
 pub mod name_server;
 pub mod ports;
 pub mod export;
+pub mod adopt;
 pub mod retention;
 pub mod life;
 pub mod pages;
@@ -52,6 +53,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         kills::rows(),
         disk_full::rows(),
         export::rows(),
+        adopt::rows(),
         retention::rows(),
         life::rows(),
         pages::rows(),

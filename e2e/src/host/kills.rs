@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt as _;
@@ -89,10 +90,10 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
     let ledger = Ledger::default();
     let mut left = BTreeMap::from(WANTED);
     let mut histogram: BTreeMap<(Point, u64), usize> = BTreeMap::new();
-    let (mut slowest, mut wasted) = (Duration::ZERO, 0);
+    let (mut starts, mut wasted) = (Vec::new(), 0);
     while let Some(point) = dice.pick(&left) {
         let (mut broker, started) = start(lab, &plan).await?;
-        slowest = slowest.max(started);
+        starts.push(started);
         let killed = kill(&mut broker, &plan, point, &ledger, &mut dice)
             .await
             .with_context(|| format!("seed {}, {point:?}, left {left:?}", lab.seed))?;
@@ -114,7 +115,17 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
         "\n    seed {}, {wasted} kills more missed their point",
         lab.seed
     );
-    println!("    slowest start {slowest:?}; kills by sixteenth of the log file:");
+    starts.sort();
+    let slow = starts.iter().filter(|start| **start > START_MAX).count();
+    println!(
+        "    slowest start {:?}; kills by sixteenth of the log file:",
+        starts.last()
+    );
+    // The machine may be slow once.
+    ensure!(
+        slow <= starts.len() / 100,
+        "{slow} starts took more than {START_MAX:?}"
+    );
     for (point, _) in WANTED {
         let row = (0..16).map(|n| histogram.get(&(point, n)).copied().unwrap_or(0));
         println!("    {point:<12?} {:?}", row.collect::<Vec<_>>());
@@ -143,7 +154,7 @@ async fn start(lab: &mut Lab, plan: &BrokerPlan) -> anyhow::Result<(Process, Dur
     loop {
         match Connection::open(plan.remoting()).await {
             Ok(_) => break,
-            Err(error) if began.elapsed() > START_MAX => {
+            Err(error) if began.elapsed() > POINT_MAX => {
                 return Err(error.context(format!("not up: {}", broker.output())));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -223,27 +234,40 @@ impl Watch {
     }
 }
 
+/// Whether the log has come to `position` before the deadline: a byte from there on is written, or
+/// one of the next file, since a file's end may stay empty.
 fn byte_written(store: &Path, position: u64, deadline: Instant) -> bool {
-    let path = segment(store, position);
-    let mut file = None;
-    // A record's first bytes or some of a body: some of eight is not zero.
-    let mut bytes = [0; 8];
-    while bytes == [0; 8] && Instant::now() < deadline {
-        if file.is_none() {
-            file = File::open(&path).ok();
+    let here = (segment(store, position), position % SEGMENT_BYTES);
+    let next = (segment(store, position + SEGMENT_BYTES), 0);
+    let mut places = [(here, None), (next, None)];
+    while Instant::now() < deadline {
+        for ((path, at), file) in &mut places {
+            if file.is_none() {
+                *file = File::open(&*path).ok();
+            }
+            if file.as_ref().is_some_and(|file| is_written(file, *at)) {
+                return true;
+            }
         }
-        let at = position % SEGMENT_BYTES;
-        if file
-            .as_ref()
-            .is_none_or(|file| file.read_exact_at(&mut bytes, at).is_err())
-        {
-            std::thread::yield_now();
-        }
+        std::thread::yield_now();
     }
-    bytes != [0; 8]
+    false
 }
 
+fn is_written(file: &File, at: u64) -> bool {
+    // More than the longest run of zeros in a record: its prepared offset and its neighbours.
+    let mut bytes = [0; 64];
+    let length = file.read_at(&mut bytes, at).unwrap_or(0);
+    bytes.iter().take(length).any(|byte| *byte != 0)
+}
+
+/// Sleeps until the file is made: who sleeps is woken sooner than who asks again and again, on
+/// processors that are busy with sends.
 fn name_made(dir: &Path, name: &str, deadline: Instant) -> anyhow::Result<bool> {
+    const WAIT: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK)?;
     inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE)?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -258,7 +282,9 @@ fn name_made(dir: &Path, name: &str, deadline: Instant) -> anyhow::Result<bool> 
                 return Ok(true);
             }
             Ok(_) => {}
-            Err(rustix::io::Errno::AGAIN) => std::thread::yield_now(),
+            Err(rustix::io::Errno::AGAIN) => {
+                poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&WAIT))?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -342,14 +368,14 @@ impl Pipe {
 
     /// Where the log ended when the first message was answered.
     async fn first_answer(&self) -> anyhow::Result<u64> {
-        let deadline = Instant::now() + START_MAX;
+        let deadline = Instant::now() + POINT_MAX;
         loop {
             match self.state.answered() {
                 (0, _) if Instant::now() < deadline => {
                     let changed = self.state.changed.notified();
                     let _ = tokio::time::timeout(Duration::from_millis(10), changed).await;
                 }
-                (0, _) => bail!("the first send is not answered within {START_MAX:?}"),
+                (0, _) => bail!("the first send is not answered within {POINT_MAX:?}"),
                 (_, end) => return Ok(end),
             }
         }
