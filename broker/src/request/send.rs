@@ -17,6 +17,7 @@ use store::Appended;
 
 use super::{Answer, append_refusal, create, sendback};
 use crate::Broker;
+use crate::process::unix_ms;
 use crate::schedule::delay_level;
 use crate::tables::{Change, inherited};
 
@@ -196,7 +197,10 @@ impl Send {
         );
         let says_so = self.request.version >= VERSION_MAX_RECONSUME_TIMES;
         let sent = self.header.max_reconsume_times.filter(|_| says_so);
-        (self.header.reconsume_times.unwrap_or(0) > sent.unwrap_or(own)).then_some(group)
+        let too_often = self.header.reconsume_times.unwrap_or(0) > sent.unwrap_or(own);
+        // Of a consumer in order, which would get it back out of order.
+        let ordered = || broker.coordination().locks.held(group, unix_ms());
+        (too_often || ordered()).then_some(group)
     }
 
     /// Appends to a topic that is there, and answers when it has committed.

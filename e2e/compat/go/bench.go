@@ -190,6 +190,21 @@ func (b *bench) puller(group, topic string) (rocketmq.PullConsumer, error) {
 	return made, nil
 }
 
+// Waits until so many messages of the first queues can be read: Java's index follows its log.
+func (b *bench) readable(queues int, wanted int64) {
+	made, err := b.puller("r-"+b.instance(), b.topic)
+	must(err)
+	b.until("messages that can be read", 60, func() bool {
+		var readable int64
+		for queue := range queues {
+			result, err := made.PullFrom(context.Background(), b.queue(queue), 0, 1)
+			must(err)
+			readable += result.MaxOffset
+		}
+		return readable >= wanted
+	})
+}
+
 // What a consumer without offsets polls from a topic, which may not exist yet.
 func (b *bench) poll(topic string, seconds int, enough func([]*primitive.MessageExt) bool) {
 	var reader rocketmq.PullConsumer

@@ -120,6 +120,7 @@ func offsetFirst(b *bench) {
 
 func offsetLast(b *bench) {
 	b.sendAll(0, pushed)
+	b.readable(b.queues, pushed)
 	where := consumer.ConsumeFromLastOffset
 	if b.broken {
 		where = consumer.ConsumeFromFirstOffset

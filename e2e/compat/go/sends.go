@@ -148,6 +148,7 @@ func pull(b *bench) {
 	for n := range sends {
 		b.sendTo(0, b.message(n))
 	}
+	b.readable(1, sends)
 	made, err := b.puller(b.group(), b.topic)
 	must(err)
 	got := []string{}

@@ -234,6 +234,18 @@ final class Bench {
         return found;
     }
 
+    /** Waits until so many messages of the first queues can be read: Java's index follows its log. */
+    void readable(int queues, long wanted) throws Exception {
+        DefaultMQPullConsumer reader = reader();
+        until("messages that can be read", 60, () -> {
+            long readable = 0;
+            for (int queue = 0; queue < queues; queue++) {
+                readable += reader.maxOffset(queue(queue));
+            }
+            return readable >= wanted;
+        });
+    }
+
     /** Everything in the topic's queues, read by position. */
     List<MessageExt> readAll(Iterable<MessageQueue> queues) throws Exception {
         List<MessageExt> all = new ArrayList<>();

@@ -31,6 +31,7 @@ final class Pulls {
         for (int n = 0; n < COUNT; n++) {
             Pushes.sendTo(bench, 0, bench.message(n));
         }
+        bench.readable(1, COUNT);
         DefaultMQPullConsumer consumer = bench.at(new DefaultMQPullConsumer(bench.group()));
         consumer.start();
         bench.atEnd(consumer::shutdown);

@@ -134,6 +134,7 @@ final class Pushes {
 
     private static void first(Bench bench) throws Exception {
         bench.send(0, COUNT);
+        bench.readable(bench.queues, COUNT);
         long messages = 0;
         for (int queue = 0; queue < bench.queues; queue++) {
             Bench.same("first offset", 0L, bench.reader().minOffset(bench.queue(queue)));
@@ -164,6 +165,7 @@ final class Pushes {
 
     private static void last(Bench bench) throws Exception {
         bench.send(0, COUNT);
+        bench.readable(bench.queues, COUNT);
         Got got = from(bench, bench.broken ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET
             : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET, 0);
         // It has found its place in each queue when something new arrives from there.

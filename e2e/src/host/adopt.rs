@@ -95,7 +95,7 @@ async fn there_and_back(lab: &mut Lab) -> anyhow::Result<()> {
     let again = before.get(MADE_AGAIN).context("a dump")?;
     at_java.insert(MADE_AGAIN.to_owned(), again.clone());
     site.broker.signal(Signal::TERM);
-    site.broker.ended(Duration::from_secs(60)).await?;
+    site.broker.ended(Duration::from_mins(1)).await?;
     let mut refused = lab.gantry()?.spawn_broker(&site.plan)?;
     let (status, _) = refused.ended(Duration::from_secs(10)).await?;
     let said = refused.output();
@@ -118,7 +118,7 @@ async fn site(lab: &mut Lab, target: Target) -> anyhow::Result<Site> {
     let name_server = lab.name_server(Target::Java).await?;
     let mut plan = lab.plan("adopt", &[name_server.address])?;
     plan.segment_bytes = SEGMENT_BYTES;
-    plan.extra_properties = EXPIRE_AT_ONCE.to_owned();
+    EXPIRE_AT_ONCE.clone_into(&mut plan.extra_properties);
     let broker = lab.broker(target, &plan).await?;
     Ok(Site {
         name_server,

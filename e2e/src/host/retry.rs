@@ -25,6 +25,11 @@ pub fn rows() -> Vec<Row> {
             |lab, target| Box::pin(given_up(lab, target)),
         ),
         (
+            "an_orderly_message_that_always_fails_is_a_dead_letter_at_once",
+            Against::Both,
+            |lab, target| Box::pin(given_up_in_order(lab, target)),
+        ),
+        (
             "a_retry_beyond_the_maximum_is_a_dead_letter",
             Against::Both,
             |lab, target| Box::pin(sent_too_often(lab, target)),
@@ -88,6 +93,44 @@ async fn given_up(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     .await?;
     let seen = driver.ask(of("retry-stop")).await?;
     ensure!(seen.text("times")? == "0,1", "{seen:?}");
+    Ok(())
+}
+
+/// An orderly consumer sends what it gives up to its retry topic. While it has its queues locked
+/// the broker makes a dead letter of it; after a retry it would be out of order anyway.
+async fn given_up_in_order(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
+    let site = lab.shared(target).await?;
+    for client in [Client::V5, Client::V4] {
+        let topic = format!("in-order-{client:?}");
+        let sent = lab.record_file("sent");
+        let driver = lab.driver(client).await?;
+        let one = produce(&site, &topic, &sent).with("count", 1);
+        driver.ask(one).await?;
+        let start = Command::new("retry-start")
+            .with("id", &topic)
+            .with("namesrv", site.name_server)
+            .with("topic", &topic)
+            .with("group", format!("{topic}-group"))
+            .with("failures", 100)
+            .with("orderly", 1)
+            .with("max", 1);
+        driver.ask(start).await?;
+        let of = |verb| Command::new(verb).with("id", &topic);
+        driver.ask(of("retry-wait").with("deliveries", 2)).await?;
+        // A retry would come after half a minute.
+        let limit = Duration::from_secs(20);
+        let dead = format!("%DLQ%{topic}-group");
+        let driver = lab.driver(Client::V5).await?;
+        until("it is among the dead letters", limit, async || {
+            let found = look(driver, &site, &dead).await?;
+            ensure!(found.text("keys")? == format!("{topic}-0"), "{found:?}");
+            Ok(())
+        })
+        .await?;
+        let seen = lab.driver(client).await?.ask(of("retry-stop")).await?;
+        let topics = list(&seen, "topics")?;
+        ensure!(topics.iter().all(|name| *name == topic), "{seen:?}");
+    }
     Ok(())
 }
 

@@ -29,7 +29,7 @@ const UNSAFE_HOME: &str = "store/src/fs/map.rs";
 const DATA: [&str; 4] = ["/testdata/", ".snap", "Cargo.lock", "go.sum"];
 
 /// Test files that may wait for real time, each with its reason.
-const SLEEPERS: [(&str, &str); 5] = [
+const SLEEPERS: [(&str, &str); 6] = [
     (
         "e2e/src/runner.rs",
         "polls other processes until a condition holds or a deadline passes",
@@ -45,6 +45,10 @@ const SLEEPERS: [(&str, &str); 5] = [
     (
         "e2e/src/host/disk_full.rs",
         "offsets are promised after a tick, so a tick must pass",
+    ),
+    (
+        "e2e/src/host/adopt.rs",
+        "Java writes its offsets at times of its own",
     ),
     (
         "e2e/src/host/routes.rs",

@@ -5,7 +5,9 @@ import java.util.ArrayList;
 import java.util.List;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 
@@ -24,16 +26,30 @@ final class Retrying {
         consumer.setMaxReconsumeTimes(fields.number("max", -1));
         consumer.subscribe(fields.text("topic"), "*");
         int failures = fields.number("failures", 0);
+        if (fields.number("orderly", 0) > 0) {
+            consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
+                context.setSuspendCurrentQueueTimeMillis(100);
+                return fails(messages, failures)
+                    ? ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT
+                    : ConsumeOrderlyStatus.SUCCESS;
+            });
+            consumer.start();
+            return;
+        }
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             context.setDelayLevelWhenNextConsume(fields.number("level", 0));
-            boolean fails = false;
-            for (MessageExt message : messages) {
-                fails |= delivered(message) <= failures;
-            }
-            return fails ? ConsumeConcurrentlyStatus.RECONSUME_LATER
+            return fails(messages, failures) ? ConsumeConcurrentlyStatus.RECONSUME_LATER
                 : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
+    }
+
+    private boolean fails(List<MessageExt> messages, int failures) {
+        boolean fails = false;
+        for (MessageExt message : messages) {
+            fails |= delivered(message) <= failures;
+        }
+        return fails;
     }
 
     private synchronized int delivered(MessageExt message) {
