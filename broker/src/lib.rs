@@ -10,7 +10,9 @@
 //! - [`upkeep`]: the loop that lets them go
 //! - [`export`]: the tables as Java's JSON files
 //! - [`clients`]: who is connected, as what
+//! - [`levels`]: what each delay level means
 //! - [`schedule`]: messages that wait for their delay
+//! - [`carry`]: those of them that outlive their log files
 //! - [`coordination`]: what consumers of a group must agree on
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
@@ -28,7 +30,9 @@ pub mod retain;
 mod upkeep;
 mod export;
 pub mod clients;
+pub mod levels;
 pub mod schedule;
+pub mod carry;
 pub mod coordination;
 pub mod hold;
 pub mod register;
@@ -63,8 +67,7 @@ pub struct Broker {
     pub registration: Arc<register::Registration>,
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
-    /// Told when a message with a delay has been stored.
-    pub delayed: Arc<Notify>,
+    pub delays: carry::Delays,
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.

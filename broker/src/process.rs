@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::carry::Delays;
 use crate::clients::Clients;
 use crate::hold::{self, Holds};
 use crate::metrics::Metrics;
@@ -193,7 +194,7 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         metrics: Metrics::new(&config.cluster, &config.broker, counts),
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
-        delayed,
+        delays: Delays::new(delayed),
         runtime: tokio::runtime::Handle::current(),
         memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
         config,

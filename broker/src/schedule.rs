@@ -9,8 +9,6 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +20,13 @@ use store::{AppendError, Appended, ReadError, ReadLimits, ReadStatus, Store, Wai
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::Broker;
+use crate::levels::LEVELS_MAX;
+pub use crate::levels::Levels;
 use crate::process::unix_ms;
+use crate::{Broker, carry};
 
 /// Queues of the topic in a Java broker, however many levels it has.
 pub const QUEUES: i32 = 18;
-const LEVELS_MAX: usize = 64;
 
 /// Delivered in one go at most; one message always is.
 const DELIVER_MESSAGES_MAX: usize = 1_000;
@@ -46,62 +45,6 @@ const PACE_MS: i64 = 10;
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 /// Store times never go back. One so far ahead of the clock is left from a clock that was wrong.
 const AHEAD_MS_MAX: i64 = 60_000;
-
-/// The delay of each level, in ms: `messageDelayLevel`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Levels(pub Vec<i64>);
-
-impl Default for Levels {
-    fn default() -> Self {
-        const SECONDS: [i64; 18] = [
-            1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600,
-            7_200,
-        ];
-        Self(SECONDS.map(|seconds| seconds * 1_000).into())
-    }
-}
-
-impl fmt::Display for Levels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, ms) in self.0.iter().enumerate() {
-            let units = [(86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm')];
-            let fits = units
-                .into_iter()
-                .find(|(unit, _)| *ms > 0 && ms % unit == 0);
-            let (unit, letter) = fits.unwrap_or((1_000, 's'));
-            let space = if at == 0 { "" } else { " " };
-            write!(f, "{space}{}{letter}", ms / unit)?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Levels {
-    type Err = String;
-
-    /// Reads `1s 5m 2h 1d`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let level = |word: &str| {
-            let unit = match word.chars().next_back()? {
-                's' => 1_000,
-                'm' => 60_000,
-                'h' => 3_600_000,
-                'd' => 86_400_000,
-                _ => return None,
-            };
-            let count: u32 = word.get(..word.len() - 1)?.parse().ok()?;
-            Some(i64::from(count) * unit)
-        };
-        let levels = text.split_ascii_whitespace().map(|word| {
-            level(word).ok_or_else(|| format!("{word:?} is no number with one of s, m, h and d"))
-        });
-        let levels: Vec<i64> = levels.collect::<Result<_, _>>()?;
-        if levels.is_empty() || levels.len() > LEVELS_MAX {
-            return Err(format!("{} levels, not 1 to {LEVELS_MAX}", levels.len()));
-        }
-        Ok(Self(levels))
-    }
-}
 
 /// The delay level that a message asks for; none is 0.
 pub fn delay_level(encoded: &[u8]) -> Result<i32, Refusal> {
@@ -128,6 +71,7 @@ impl Levels {
             properties::TIMER_DELAY_SEC,
             properties::TIMER_DELAY_MS,
             properties::TIMER_DELIVER_MS,
+            properties::STORED_MS,
         ] {
             encoded = properties::remove(&encoded, timer);
         }
@@ -149,10 +93,11 @@ impl Levels {
     /// When a message of a level's queue is due.
     fn due_ms(&self, queue: i32, record: &Record<'_>, now_ms: i64) -> i64 {
         let delay = usize::try_from(queue).ok().and_then(|at| self.0.get(at));
-        let since = if record.store_ms > now_ms + AHEAD_MS_MAX {
+        let since = record.delayed_since_ms();
+        let since = if since > now_ms + AHEAD_MS_MAX {
             record.born_ms.min(now_ms)
         } else {
-            record.store_ms
+            since
         };
         since.saturating_add(delay.copied().unwrap_or_default())
     }
@@ -227,7 +172,7 @@ struct Due {
 
 /// When to look at a queue again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(crate) enum Look {
     Now,
     AtMs(i64),
     WhenOneArrives,
@@ -293,6 +238,11 @@ fn due(store: &Store, levels: &Levels, level: Level, now_ms: i64) -> Result<Due,
 /// The message as it reaches its own topic. Its properties still say that it was delayed, as
 /// Java's do.
 fn delivered(record: &Record<'_>, stored: &Bytes) -> Option<Message> {
+    let properties = if record.property(properties::STORED_MS).is_some() {
+        properties::remove(record.properties, properties::STORED_MS).into()
+    } else {
+        stored.slice_ref(record.properties)
+    };
     Some(Message {
         topic: record.property(properties::REAL_TOPIC)?.into(),
         queue: record.property(properties::REAL_QID)?.parse().ok()?,
@@ -303,22 +253,24 @@ fn delivered(record: &Record<'_>, stored: &Bytes) -> Option<Message> {
         reconsume_times: record.reconsume_times,
         prepared_offset: 0,
         body: stored.slice_ref(record.body),
-        properties: stored.slice_ref(record.properties),
+        properties,
     })
 }
 
 /// A queue as the task sees it.
 #[derive(Debug, Clone, Copy)]
-struct Level {
-    queue: i32,
-    next: i64,
+pub(crate) struct Level {
+    pub(crate) queue: i32,
+    pub(crate) next: i64,
     /// `i64::MAX`: when a message arrives.
     look_ms: i64,
     messages_max: usize,
 }
 
-/// Delivers what becomes due, until `stop`.
+/// Delivers what becomes due, and moves what would go with old log files, until `stop`.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
+    let asks = broker.delays.asks();
+    let mut asks = asks.expect("invariant: the task is started once");
     let count = broker.config.properties.message_delay_level.0.len() as i32;
     let level = |queue| Level {
         queue,
@@ -339,7 +291,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         let wait = Duration::from_millis(wait_ms.max(0) as u64).min(SLEEP_MAX);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = broker.delayed.notified() => {
+            () = broker.delays.arrived.notified() => {
                 for level in levels.iter_mut().filter(|level| level.look_ms == i64::MAX) {
                     let range = broker.store.range(SCHEDULE_TOPIC, level.queue);
                     if range.unwrap_or_default().max > level.next {
@@ -347,6 +299,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
                     }
                 }
             }
+            Some(ask) = asks.recv() => carry::answer(&broker, &mut levels, ask).await,
             () = stop.cancelled() => return,
         }
     }
@@ -397,7 +350,8 @@ async fn deliver(broker: &Arc<Broker>, level: &mut Level, now_ms: i64) {
     }
 }
 
-fn commit(broker: &Broker, level: &mut Level, next: i64, look: Look) {
+/// What lies below `next` is delivered.
+pub(crate) fn commit(broker: &Broker, level: &mut Level, next: i64, look: Look) {
     if next != level.next {
         level.next = next;
         broker.tables_mut().delivered.commit(level.queue, next);
@@ -410,7 +364,10 @@ fn commit(broker: &Broker, level: &mut Level, next: i64, look: Look) {
     };
 }
 
-async fn append(broker: &Broker, messages: Vec<Message>) -> Result<Vec<Appended>, AppendError> {
+pub(crate) async fn append(
+    broker: &Broker,
+    messages: Vec<Message>,
+) -> Result<Vec<Appended>, AppendError> {
     let (sender, receiver) = oneshot::channel();
     let done = move |appended| {
         // Without a receiver the process is ending.
@@ -439,31 +396,6 @@ mod tests {
             body: Bytes::from_static(b"x"),
             properties: Bytes::copy_from_slice(properties.as_bytes()),
         }
-    }
-
-    #[test]
-    fn levels_are_read_as_java_writes_them() {
-        for text in [
-            "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h",
-            "0s 90s 2d",
-        ] {
-            let levels: Levels = text.parse().expect(text);
-            assert_eq!(levels.to_string(), text);
-        }
-        let java = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
-        assert_eq!(java.parse(), Ok(Levels::default()));
-        assert_eq!("2d".parse(), Ok(Levels(vec![172_800_000])));
-        for (text, expect) in [
-            ("", "0 levels, not 1 to 64"),
-            ("1s 5", "\"5\" is no number with one of s, m, h and d"),
-            ("s", "\"s\" is no number"),
-            ("-1s", "\"-1s\" is no number"),
-            ("1ö", "\"1ö\" is no number"),
-        ] {
-            let error = text.parse::<Levels>().expect_err(text);
-            assert!(error.starts_with(expect), "{error}");
-        }
-        assert!("1s ".repeat(65).parse::<Levels>().is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A broker on loopback, spoken to by frames.
 
 mod upkeep;
+mod carry;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -13,9 +13,9 @@ use store::{Boundary, Range, ReadError, Volume};
 use tokio_util::sync::CancellationToken;
 
 use crate::process::unix_ms;
-use crate::retain::{self, Holds, Rules, Unconsumed};
+use crate::retain::{self, Holds, Plan, Rules, Unconsumed};
 use crate::tables::{Change, Consumers, QueueMin};
-use crate::{Broker, base, export};
+use crate::{Broker, base, carry, export};
 
 const PERIOD_MAX: Duration = Duration::from_secs(10);
 const PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -68,10 +68,9 @@ pub(crate) fn pass(
     });
     let used = volume.used_percent() > rules.clean_percent;
     let holds = holds(broker, &rules, now_ms, used).map_err(|error| error.to_string())?;
-    let plan = retain::plan(&store.sealed(), volume, now_ms, &rules, &holds);
+    let plan = plan(broker, volume, now_ms, &rules, &holds);
     let status = store.status();
     if plan.files() > 0 {
-        carry_forward(broker, plan.start);
         base::write(broker)?;
         store.trim(plan.start).map_err(|error| error.to_string())?;
         let (start, expired) = (plan.start, plan.expired);
@@ -92,6 +91,30 @@ pub(crate) fn pass(
         String::new()
     });
     Ok(())
+}
+
+/// What goes now. Messages in it that are still to be delivered are stored again first; where that
+/// fails, their files stay.
+fn plan(broker: &Broker, volume: Volume, now_ms: i64, rules: &Rules, holds: &Holds) -> Plan {
+    let sealed = broker.store.sealed();
+    let free = Holds {
+        live: None,
+        ..holds.clone()
+    };
+    let plan = retain::plan(&sealed, volume, now_ms, rules, &free);
+    if holds.live.is_none_or(|live| live >= plan.start) {
+        return plan;
+    }
+    match carry::forward(broker, plan.start) {
+        Ok(messages) => {
+            tracing::info!(messages, "delayed messages moved to the log's end");
+            plan
+        }
+        Err(error) => {
+            tracing::warn!(error, "delayed messages can't be moved to the log's end");
+            retain::plan(&sealed, volume, now_ms, rules, holds)
+        }
+    }
 }
 
 /// Hides what topics with a retention of their own keep no longer. The log may hold it still.
@@ -206,7 +229,3 @@ fn wanted_from(
     });
     from.filter(|(_, offset)| *offset < range.max).collect()
 }
-
-/// Records below `start` that are still needed would be appended again here, before their file
-/// goes. No kind of message that the broker delivers later is served yet.
-fn carry_forward(_broker: &Broker, _start: u64) {}

@@ -60,8 +60,6 @@ pub async fn run<L>(
         if filter.is_some_and(|f| !test.name.contains(f)) {
             continue;
         }
-        print!("test {} ... ", test.name);
-        std::io::stdout().flush()?;
         let started = Instant::now();
         let limit = Duration::from_secs(TEST_SECONDS_MAX);
         let outcome = match tokio::time::timeout(limit, (test.run)(lab)).await {
@@ -69,15 +67,19 @@ pub async fn run<L>(
             Err(_) => Err(anyhow::anyhow!("still running after {TEST_SECONDS_MAX} s")),
         };
         let seconds = started.elapsed().as_secs_f32();
+        // In one piece: a test may have printed lines of its own.
         let word = match &outcome {
             Ok(()) => {
                 summary.passed += 1;
-                println!("ok ({seconds:.1} s)");
+                println!("test {} ... ok ({seconds:.1} s)", test.name);
                 "ok"
             }
             Err(reason) => {
                 summary.failed += 1;
-                println!("FAILED ({seconds:.1} s)\n    {reason:#}");
+                println!(
+                    "test {} ... FAILED ({seconds:.1} s)\n    {reason:#}",
+                    test.name
+                );
                 "failed"
             }
         };

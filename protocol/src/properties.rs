@@ -42,6 +42,9 @@ pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
 /// Topics into which a message goes besides its own, and its offsets there.
 pub const INNER_MULTI_DISPATCH: &str = "INNER_MULTI_DISPATCH";
 pub const INNER_MULTI_QUEUE_OFFSET: &str = "INNER_MULTI_QUEUE_OFFSET";
+/// When the original of a delayed message was stored, Unix time in ms: in a copy of Gantry's that
+/// stands in for it, never with a consumer.
+pub const STORED_MS: &str = "__GANTRY_STORED_MS";
 /// The checksum of the whole record; only the store writes it.
 pub const CRC32: &str = "__CRC32#";
 

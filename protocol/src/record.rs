@@ -308,6 +308,13 @@ impl<'a> Record<'a> {
     pub fn property(&self, name: &str) -> Option<&'a str> {
         properties::get(self.properties, name)
     }
+
+    /// From when on the delay of a delayed message counts, Unix time in ms.
+    pub fn delayed_since_ms(&self) -> i64 {
+        let original = self.property(properties::STORED_MS);
+        let original = original.and_then(|ms| ms.parse().ok());
+        original.unwrap_or(self.store_ms)
+    }
 }
 
 /// Reads the first bytes at a place of the log; `None` where neither record nor blank starts.

@@ -238,7 +238,7 @@ impl Send {
             Ok(appended) => self.answer(&broker_then, &topic, queue, &[appended], unique),
             Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
         };
-        broker.store.append(message, Box::new(done));
+        broker.delays.append(&broker.store, message, Box::new(done));
         Ok(())
     }
 

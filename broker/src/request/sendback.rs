@@ -141,7 +141,7 @@ impl Back {
             });
             self.answer(&broker_then, stored.map_err(|error| append_refusal(&error)));
         };
-        broker.store.append(message, Box::new(done));
+        broker.delays.append(&broker.store, message, Box::new(done));
     }
 
     fn answer(&self, broker: &Broker, result: Result<(), Refusal>) {

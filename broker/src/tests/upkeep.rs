@@ -13,7 +13,7 @@ use crate::tables::{Change, Offset, Tables};
 use crate::{Broker, RunError, base, process, upkeep};
 
 const HOUR_MS: i64 = 3_600_000;
-const HALF_USED: Option<Volume> = Some(Volume {
+pub(super) const HALF_USED: Option<Volume> = Some(Volume {
     used_bytes: 50 << 20,
     total_bytes: 100 << 20,
 });
@@ -23,7 +23,7 @@ const FULL: Option<Volume> = Some(Volume {
 });
 
 /// Opens the broker of a directory, with further settings. To drop it leaves it without a base.
-fn open(dir: &Path, settings: &str) -> Arc<Broker> {
+pub(super) fn open(dir: &Path, settings: &str) -> Arc<Broker> {
     let text = format!(
         "{{cluster: c, broker: b, dataDir: {dir:?}, advertise: 'b:1', storeHost: '10.0.0.1:1', \
          listen: {{remoting: '127.0.0.1:0', http: '127.0.0.1:0'}}, segmentBytes: 65536{settings}}}"
@@ -88,7 +88,7 @@ fn append(broker: &Broker, topic: &str, bytes: usize) -> Result<i64, store::Appe
 }
 
 /// Stores messages until so many files of the log may go, or more.
-fn fill(broker: &Broker, topic: &str, files: usize) {
+pub(super) fn fill(broker: &Broker, topic: &str, files: usize) {
     let deadline = Instant::now() + SECOND * 20;
     while broker.store.sealed().len() < files {
         append(broker, topic, 10_000).expect("stored");
@@ -106,7 +106,7 @@ fn range(broker: &Broker, topic: &str) -> (i64, i64) {
     (min, max)
 }
 
-fn later(hours: i64) -> i64 {
+pub(super) fn later(hours: i64) -> i64 {
     process::unix_ms() + hours * HOUR_MS
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
@@ -186,22 +187,20 @@ async fn kill(
     let watch = match point {
         Point::Checkpoint => {
             tokio::time::sleep(BEFORE_CHECKPOINT).await;
-            Watch::Name(plan.store().join("gantry"), "checkpoint.tmp")
+            Watch::Checkpoint(plan.store().join("gantry"))
         }
         Point::Roll => Watch::Byte(plan.store(), (end / SEGMENT_BYTES + 1) * SEGMENT_BYTES),
         Point::Byte => Watch::Byte(plan.store(), end + (256 << 10) + dice.below(2 << 20)),
     };
     let watching = tokio::task::spawn_blocking(move || watch.kill(group));
     while !watching.is_finished() && pipe.send(dice).await.is_ok() {}
-    watching.await??;
+    let in_time = watching.await??;
     broker.kill().await?;
     let (unanswered, last) = pipe.drain().await?;
     let at_point = match point {
-        // Otherwise it was renamed before the signal came.
-        Point::Checkpoint => plan.store().join("gantry/checkpoint.tmp").exists(),
         // What was unanswered lies on both sides of the boundary.
         Point::Roll => last < (end / SEGMENT_BYTES + 1) * SEGMENT_BYTES,
-        Point::Byte => true,
+        Point::Checkpoint | Point::Byte => in_time,
     };
     Ok(Killed {
         unanswered,
@@ -214,23 +213,23 @@ async fn kill(
 enum Watch {
     /// A byte of the log is written.
     Byte(PathBuf, u64),
-    /// A file of this name is made in the directory.
-    Name(PathBuf, &'static str),
+    /// A checkpoint is written into the directory.
+    Checkpoint(PathBuf),
 }
 
 impl Watch {
-    fn kill(self, group: Pid) -> anyhow::Result<()> {
+    /// Kills, and says whether it was in time.
+    fn kill(self, group: Pid) -> anyhow::Result<bool> {
         let deadline = Instant::now() + POINT_MAX;
-        let seen = match self {
-            Self::Byte(store, position) => byte_written(&store, position, deadline),
-            Self::Name(dir, name) => name_made(&dir, name, deadline)?,
-        };
-        kill_process_group(group, Signal::KILL)?;
-        ensure!(
-            seen,
-            "the broker did not come to its point within {POINT_MAX:?}"
-        );
-        Ok(())
+        match self {
+            Self::Byte(store, position) => {
+                let seen = byte_written(&store, position, deadline);
+                kill_process_group(group, Signal::KILL)?;
+                ensure!(seen, "byte {position} is not written within {POINT_MAX:?}");
+                Ok(true)
+            }
+            Self::Checkpoint(dir) => kill_in_checkpoint(group, &dir, deadline),
+        }
     }
 }
 
@@ -261,34 +260,45 @@ fn is_written(file: &File, at: u64) -> bool {
     bytes.iter().take(length).any(|byte| *byte != 0)
 }
 
-/// Sleeps until the file is made: who sleeps is woken sooner than who asks again and again, on
-/// processors that are busy with sends.
-fn name_made(dir: &Path, name: &str, deadline: Instant) -> anyhow::Result<bool> {
+/// Kills while the broker writes its checkpoint: from the making of the temporary file on, until
+/// the directory is synced with its name in it. Says whether that was so.
+///
+/// The wait is a sleep: who sleeps is woken sooner than who asks again and again, on processors
+/// that are busy with sends.
+fn kill_in_checkpoint(group: Pid, dir: &Path, deadline: Instant) -> anyhow::Result<bool> {
     const WAIT: Timespec = Timespec {
         tv_sec: 0,
         tv_nsec: 100_000_000,
     };
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE)?;
+    let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::CLOSE_NOWRITE;
+    inotify::add_watch(&watch, dir, flags)?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut killed = false;
     while Instant::now() < deadline {
         match events.next() {
-            Ok(event)
-                if event
-                    .file_name()
-                    .is_some_and(|f| f.to_bytes() == name.as_bytes()) =>
-            {
-                return Ok(true);
+            Ok(event) if killed => {
+                // The directory was synced, and closed, before the signal came.
+                if event.events().contains(inotify::ReadFlags::ISDIR) {
+                    return Ok(false);
+                }
             }
-            Ok(_) => {}
-            Err(rustix::io::Errno::AGAIN) => {
+            Ok(event) => {
+                if event.file_name().is_some_and(|f| f == c"checkpoint.tmp") {
+                    kill_process_group(group, Signal::KILL)?;
+                    killed = true;
+                }
+            }
+            Err(Errno::AGAIN) if killed => return Ok(true),
+            Err(Errno::AGAIN) => {
                 poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&WAIT))?;
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(false)
+    kill_process_group(group, Signal::KILL)?;
+    bail!("no checkpoint within {POINT_MAX:?}")
 }
 
 fn segment(store: &Path, position: u64) -> PathBuf {

@@ -185,7 +185,7 @@ async fn version_1(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
 }
 
 /// Due and not more than a second late, by the broker's clock.
-const LATE_MS_MAX: i64 = 1_000;
+pub const LATE_MS_MAX: i64 = 1_000;
 
 async fn delayed(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let site = lab.shared(target).await?;
@@ -224,7 +224,7 @@ async fn delayed_over_restarts(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn send_delayed(
+pub async fn send_delayed(
     driver: &mut Driver,
     site: &Addresses,
     topic: &str,
@@ -239,7 +239,7 @@ async fn send_delayed(
 }
 
 /// How long after their birth a topic's messages were stored, once there are so many.
-async fn delivered(
+pub async fn delivered(
     driver: &mut Driver,
     site: &Addresses,
     topic: &str,

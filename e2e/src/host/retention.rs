@@ -1,5 +1,6 @@
 //! Old log files go when their time is over, and nothing else goes with them: next offsets of idle
-//! queues, topics, groups and committed offsets, whose records lay in those files.
+//! queues, topics, groups and committed offsets, whose records lay in those files, and delayed
+//! messages.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rustix::process::Signal;
 
 use super::crash::addresses;
 use super::messages::{consume, produce, read_all};
+use super::produce::{LATE_MS_MAX, delivered, send_delayed};
 use super::{Against, Row};
 use crate::java::driver::{Client, Command};
 use crate::lab::{Lab, Site, Target};
@@ -15,11 +17,18 @@ use crate::record;
 use crate::runner::until;
 
 pub fn rows() -> Vec<Row> {
-    vec![(
-        "retention_deletes_messages_and_nothing_else",
-        Against::Gantry,
-        |lab, _| Box::pin(retention(lab)),
-    )]
+    vec![
+        (
+            "retention_deletes_messages_and_nothing_else",
+            Against::Gantry,
+            |lab, _| Box::pin(retention(lab)),
+        ),
+        (
+            "delayed_messages_outlive_their_log_files",
+            Against::Gantry,
+            |lab, _| Box::pin(delayed(lab)),
+        ),
+    ]
 }
 
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -89,6 +98,39 @@ async fn retention(lab: &mut Lab) -> anyhow::Result<()> {
         );
     }
     goes_on(lab, &site).await
+}
+
+/// They are due when their log file has long gone.
+async fn delayed(lab: &mut Lab) -> anyhow::Result<()> {
+    const LEVEL: i32 = 4;
+    const DELAY_MS: i64 = 30_000;
+    const MESSAGES: usize = 20;
+    let mut site = site(lab).await?;
+    let sites = addresses(&site);
+    let (sent, busy) = (lab.record_file("later"), lab.record_file("busy"));
+    let driver = lab.driver(Client::V5).await?;
+    send_delayed(driver, &sites, "later", LEVEL, MESSAGES, &sent).await?;
+    let busy = produce(&sites, "busy", &busy)
+        .with("count", 4_000)
+        .with("bodyBytes", 1_000);
+    driver.ask(busy).await?;
+    let first = site.plan.store().join(format!("commitlog/{:020}", 0));
+    let limit = Duration::from_millis(DELAY_MS as u64 * 2 / 3);
+    until("their log file has gone", limit, async || {
+        ensure!(!first.exists(), "it is there");
+        Ok(())
+    })
+    .await?;
+    site.broker.kill().await?;
+    site.broker = lab.broker(Target::Gantry, &site.plan).await?;
+    let driver = lab.driver(Client::V5).await?;
+    let ages = delivered(driver, &sites, "later", MESSAGES).await?;
+    let in_time = |age: &i64| (DELAY_MS..=DELAY_MS + LATE_MS_MAX).contains(age);
+    ensure!(
+        ages.len() == MESSAGES && ages.iter().all(in_time),
+        "{ages:?} ms"
+    );
+    Ok(())
 }
 
 async fn site(lab: &mut Lab) -> anyhow::Result<Site> {

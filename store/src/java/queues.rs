@@ -139,7 +139,7 @@ fn delivered(
         .property(properties::DELAY)
         .and_then(|level| level.parse::<usize>().ok());
     if let Some(level) = level.and_then(|level| level.checked_sub(1)) {
-        entry.tags = record.store_ms + delays_ms.get(level).unwrap_or(last);
+        entry.tags = record.delayed_since_ms() + delays_ms.get(level).unwrap_or(last);
     }
     Ok(entry)
 }
