@@ -97,9 +97,13 @@ pub(crate) fn host(place: &Place, report: &mut Report, filter: &[&str], size: Si
     report.stage("java", &["build"], |_| prepare(place));
     report.stage("host", &["java"], |tally| {
         for seed in 1..=size.seeds() {
-            let seed = seed.to_string();
-            let words = [&["host", "--seed", &seed], filter].concat();
-            run_lines(&mut harness(place, &words), |line| tally.line(line))?;
+            let text = seed.to_string();
+            let words = [&["host", "--seed", &text], filter].concat();
+            let mut harness = harness(place, &words);
+            if size == Size::Verify && seed == 1 {
+                harness.env("GANTRY_VERIFY", "1");
+            }
+            run_lines(&mut harness, |line| tally.line(line))?;
         }
         Ok(())
     });

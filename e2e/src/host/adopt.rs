@@ -22,7 +22,7 @@ pub fn rows() -> Vec<Row> {
             Box::pin(adopted(lab))
         }),
         (
-            "an_exported_directory_serves_java_and_comes_back",
+            "c1_an_exported_directory_serves_java_and_comes_back",
             Against::Gantry,
             |lab, _| Box::pin(there_and_back(lab)),
         ),

@@ -29,6 +29,7 @@ use crate::lab::{Addresses, BrokerPlan, Lab, Target};
 use crate::process::Process;
 use crate::raw::{self, Answers, Connection};
 use crate::record;
+use crate::runner::is_verify;
 
 pub fn rows() -> Vec<Row> {
     vec![(
@@ -58,7 +59,7 @@ enum Point {
     Byte,
 }
 
-/// How many kills of each kind are wanted.
+/// How many kills of each kind are wanted; ten times as many with `GANTRY_VERIFY`.
 const WANTED: [(Point, usize); 3] = [
     (Point::Roll, 50),
     (Point::Checkpoint, 50),
@@ -89,7 +90,8 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
     plan.flush_sync = true;
     let mut dice = Dice(lab.seed);
     let ledger = Ledger::default();
-    let mut left = BTreeMap::from(WANTED);
+    let times = if is_verify() { 10 } else { 1 };
+    let mut left = BTreeMap::from(WANTED.map(|(point, count)| (point, count * times)));
     let mut histogram: BTreeMap<(Point, u64), usize> = BTreeMap::new();
     let (mut starts, mut wasted) = (Vec::new(), 0);
     while let Some(point) = dice.pick(&left) {
@@ -101,7 +103,7 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
         if killed.unanswered < UNANSWERED_MIN || !killed.at_point {
             wasted += 1;
             ensure!(
-                wasted < 400,
+                wasted < 400 * times,
                 "too many kills miss their point: {killed:?}, left {left:?}"
             );
             continue;
