@@ -1,5 +1,6 @@
 //! The sub-commands, a file each.
 
+pub(crate) mod bench;
 pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod crds;

@@ -12,7 +12,9 @@ use net::client::CallError;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use command::{broker, cluster, crds, group, message, namesrv, operator, standalone, store, topic};
+use command::{
+    bench, broker, cluster, crds, group, message, namesrv, operator, standalone, store, topic,
+};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GANTRY_COMMIT"), ")");
 
@@ -66,6 +68,9 @@ enum Command {
     /// Look at brokers.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Measure the machine, and any server that speaks the protocol.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Work on a data directory that no broker has open.
     #[command(subcommand)]
     Store(store::Command),
@@ -90,6 +95,7 @@ async fn main() -> ExitCode {
         Command::Group(command) => group::run(command).await,
         Command::Cluster(command) => cluster::run(command).await,
         Command::Message(command) => message::run(command).await,
+        Command::Bench(command) => bench::run(command).await,
         Command::Store(command) => store::run(command),
     };
     match result {
