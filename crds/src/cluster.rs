@@ -13,7 +13,7 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Broken, DeletionPolicy, ensure};
+use crate::{Broken, DeletionPolicy, ensure, yes};
 
 pub const GROUPS_MAX: i32 = 64;
 
@@ -92,6 +92,9 @@ pub struct BrokerClusterSpec {
     /// Rules for topics that no Topic declares.
     #[serde(default)]
     pub topic_policy: TopicPolicy,
+    /// Who may connect to the pods.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
     /// Additions to the pods of brokers and name servers.
     #[serde(default)]
     pub template: PodTemplate,
@@ -116,6 +119,15 @@ pub struct NameServer {
     #[serde(default = "one")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 5").message(NAME_SERVERS))]
     pub replicas: i32,
+}
+
+/// Who may connect to the pods.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// True closes every port but those for clients, metrics and probes.
+    #[serde(default = "yes")]
+    pub enabled: bool,
 }
 
 /// The volume of each broker.
@@ -289,6 +301,12 @@ impl BrokerCluster {
             !deletes || spec.deletion_policy == DeletionPolicy::Delete,
             RETENTION,
         )
+    }
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        NetworkPolicy { enabled: true }
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct PodState {
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
     pub(crate) outdated: bool,
+    /// Why it is not ready, where that will not pass by itself.
+    pub(crate) trouble: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ mod tests {
             ready: letters.starts_with('r'),
             terminating: letters.contains('t'),
             outdated: letters.ends_with('o'),
+            trouble: None,
         }
     }
 
