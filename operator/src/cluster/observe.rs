@@ -167,10 +167,9 @@ async fn pods(
     let pods = pods.map_err(Error::Read)?;
     let mut states = Vec::new();
     for set in sets {
-        let newest = set
-            .status
-            .as_ref()
-            .and_then(|status| status.update_revision.as_deref());
+        // Until the controller has seen the newest form, its revision is not known.
+        let status = set.status.as_ref().filter(|_| is_observed(set));
+        let newest = status.and_then(|status| status.update_revision.as_deref());
         let of_set = |pod: &&Pod| {
             pod.owner_references()
                 .iter()
@@ -199,7 +198,7 @@ fn state(pod: &Pod, newest: Option<&str>) -> PodState {
         uid: pod.uid().unwrap_or_default(),
         ready,
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        outdated: revision != newest,
+        outdated: newest.is_some() && revision != newest,
         trouble: if ready { None } else { trouble(pod, age) },
     }
 }
