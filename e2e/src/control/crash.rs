@@ -17,7 +17,7 @@ use crate::process::Process;
 use crate::runner::until;
 
 const AT_ONCE: usize = 6;
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_mins(1);
 
 /// What a BrokerCluster may become or leave behind, by the path of its API.
 const KINDS: [(&str, &str); 11] = [
@@ -123,7 +123,7 @@ async fn successor(
     proxy: &Proxy,
     mut operator: Process,
 ) -> anyhow::Error {
-    let (status, _) = match operator.ended(Duration::from_secs(600)).await {
+    let (status, _) = match operator.ended(Duration::from_mins(10)).await {
         Ok(ended) => ended,
         Err(error) => return error,
     };
@@ -132,7 +132,7 @@ async fn successor(
         return anyhow::anyhow!("the operator ended by itself with {status}: {output}");
     }
     match plane.operator(namespace, namespace, Some(proxy.address)) {
-        Ok((mut second, _)) => match second.ended(Duration::from_secs(600)).await {
+        Ok((mut second, _)) => match second.ended(Duration::from_mins(10)).await {
             Ok((status, _)) => anyhow::anyhow!("the second operator ended with {status}"),
             Err(error) => error,
         },
@@ -184,15 +184,14 @@ async fn objects(plane: &Plane, namespace: &str) -> anyhow::Result<Objects> {
 fn difference(wanted: &Value, found: &Value) -> Option<String> {
     match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => {
-            let keys = wanted.keys().chain(found.keys());
+            let mut keys = wanted.keys().chain(found.keys());
             let of = |fields: &serde_json::Map<String, Value>, key: &String| {
                 fields.get(key).cloned().unwrap_or_default()
             };
-            keys.filter_map(|key| {
+            keys.find_map(|key| {
                 let inner = difference(&of(wanted, key), &of(found, key))?;
                 Some(format!("{key}.{inner}"))
             })
-            .next()
         }
         (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => wanted
             .iter()

@@ -14,7 +14,7 @@ use super::plane::{OPERATOR_NAMESPACE, Plane, charts};
 use crate::kube::kubectl::Kubectl;
 use crate::runner::until;
 
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_mins(1);
 
 /// `UPDATE_GOLDEN=1` writes the file anew.
 pub async fn one_file(lab: &mut Lab) -> anyhow::Result<()> {

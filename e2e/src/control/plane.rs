@@ -143,9 +143,10 @@ impl Plane {
 
     pub async fn namespace(&self, name: &str) -> anyhow::Result<Kubectl> {
         // As strict as Kubernetes is with pods anywhere.
+        let labels = serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object = serde_json::json!({
             "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            "metadata": {"name": name, "labels": labels},
         });
         let path = format!("/api/v1/namespaces/{name}");
         self.apply(&path, &object).await?;
@@ -305,9 +306,10 @@ async fn start_api_server(dir: &Path, ports: u16, api: SocketAddr) -> anyhow::Re
 /// A kubeconfig for one of the users, beside the logs.
 fn kubeconfig(dir: &Path, user: &str, server: &str) -> anyhow::Result<PathBuf> {
     let path = dir.join(format!("{user}.conf"));
+    let cluster = serde_json::json!({"server": server, "insecure-skip-tls-verify": true});
     let config = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "plane",
-        "clusters": [{"name": "plane", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+        "clusters": [{"name": "plane", "cluster": cluster}],
         "users": [{"name": user, "user": {"token": user}}],
         "contexts": [{"name": "plane", "context": {"cluster": "plane", "user": user}}],
     });

@@ -93,7 +93,9 @@ fn unsettled(since_filled: Duration) -> Duration {
     let unwritten = due
         .into_iter()
         .find(|due| *due < since_filled + MOMENT && since_filled < *due + WRITTEN);
-    unwritten.map_or(Duration::ZERO, |due| due + WRITTEN - since_filled)
+    unwritten.map_or(Duration::ZERO, |due| {
+        (due + WRITTEN).saturating_sub(since_filled)
+    })
 }
 
 async fn there_and_back(lab: &mut Lab) -> anyhow::Result<()> {

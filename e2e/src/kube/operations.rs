@@ -12,7 +12,7 @@ use super::{Lab, READY};
 use crate::runner::until;
 
 /// How soon a change that can't work has to be named.
-const NAMED: Duration = Duration::from_secs(60);
+const NAMED: Duration = Duration::from_mins(1);
 const YARD: &str = "brokercluster/yard";
 const PODS: &str = "--selector=app.kubernetes.io/instance=yard";
 
