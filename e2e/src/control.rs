@@ -5,6 +5,7 @@
 //!   gives it
 //! - [`proxy`]: stands between operator and API server, counts calls and kills at one of them
 //! - [`nodes`]: plays the kubelets, the volumes and the brokers: pods become Ready
+//! - [`install`]: by Helm, by one file, and away again
 //! - [`life`]: a BrokerCluster becomes Ready, changes, and goes
 //! - [`declared`]: Topics and ConsumerGroups of existing servers, Gantry's and the official ones
 //! - [`crash`]: an operator killed before and after each of its calls
@@ -13,6 +14,7 @@
 pub mod plane;
 pub mod proxy;
 pub mod nodes;
+mod install;
 mod life;
 mod declared;
 mod crash;
@@ -70,6 +72,15 @@ pub fn tests() -> Vec<Test<Lab>> {
         }),
         ("a_stale_operator_writes_nothing", |lab| {
             Box::pin(quiet::stale(lab))
+        }),
+        ("one_file_installs_what_the_chart_renders", |lab| {
+            Box::pin(install::one_file(lab))
+        }),
+        ("wrong_values_of_the_chart_are_refused", |lab| {
+            Box::pin(install::values(lab))
+        }),
+        ("an_uninstall_leaves_nothing_but_volumes", |lab| {
+            Box::pin(install::and_uninstall(lab))
         }),
         (
             "a_change_stops_at_a_pod_that_does_not_become_ready",

@@ -58,7 +58,7 @@ enum Stage {
         /// The binary under test; without it the one that lies beside this program
         #[arg(long)]
         gantry: Option<PathBuf>,
-        /// Of everything that is random in the tests
+        /// Of everything that is random in the tests; any but the first runs only those
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Run only tests whose name contains this
@@ -121,7 +121,7 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
             filter,
         } => {
             let mut lab = Lab::new(Some(binary(gantry)?), seed)?;
-            Ok(runner::run(&mut lab, &host::tests(), filter.as_deref())
+            Ok(runner::run(&mut lab, &host::tests(seed), filter.as_deref())
                 .await?
                 .code())
         }

@@ -27,10 +27,11 @@ use crate::{Error, Options};
 
 /// Others may take the Lease when it was not renewed for so long.
 const LEASE: Duration = Duration::from_secs(15);
+/// Nothing is written when it was not renewed for so long: a write may be on its way for 3 s.
+const TERM: Duration = Duration::from_secs(12);
 /// It is renewed so long before.
 const GRACE: Duration = Duration::from_secs(10);
-/// A write may be on its way for so long.
-const MARGIN: Duration = Duration::from_secs(3);
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(3);
 /// Requests to the API server in any second, but for the Lease's.
 const REQUESTS_A_SECOND_MAX: u64 = 20;
 /// A Lease is small.
@@ -117,7 +118,7 @@ pub(crate) async fn while_leading<W: Future<Output = ()>>(
         leader.set(None);
         tracing::info!("this operator leads no longer");
     }
-    if let Ok(Err(error)) = tokio::time::timeout(MARGIN, manager.release()).await {
+    if let Ok(Err(error)) = tokio::time::timeout(RELEASE_TIME_MAX, manager.release()).await {
         tracing::warn!(%error, "the Lease was not given up");
     }
 }
@@ -152,13 +153,12 @@ async fn lost(manager: &LeaseManager, leader: &Leader, term: &CancellationToken)
         };
         match changed {
             Ok(true) => {}
-            Ok(false) => return,
             // An API server that is away for a moment: the term is what it was.
             Err(error) if leader.leads() => {
                 tracing::warn!(%error, "the Lease was not renewed");
                 tokio::time::sleep(RETRY).await;
             }
-            Err(_) => return,
+            Ok(false) | Err(_) => return,
         }
     }
 }
@@ -235,7 +235,7 @@ where
                 .await?
                 .to_bytes();
             if renews && parts.status.is_success() && is_held_by(&body, &identity) {
-                leader.set(Some(sent + LEASE - MARGIN));
+                leader.set(Some(sent + TERM));
             }
             Ok(http::Response::from_parts(parts, Full::new(body)))
         })

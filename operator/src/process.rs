@@ -232,7 +232,10 @@ async fn run_clusters(
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             |cluster, operator| async move {
-                let work = cluster::reconcile(Arc::clone(&cluster), Arc::clone(&operator));
+                let work = Box::pin(cluster::reconcile(
+                    Arc::clone(&cluster),
+                    Arc::clone(&operator),
+                ));
                 operator.timed(cluster.as_ref(), work).await
             },
             |cluster, error, operator| operator.retry(cluster.as_ref(), error),

@@ -4,20 +4,20 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::Lab;
 use super::life::{SICK, cluster, put, ready};
 use super::nodes::Nodes;
-use super::plane::Plane;
+use super::plane::{Plane, STORAGE_CLASS};
 use super::proxy::{Fault, Moment, Proxy};
 use crate::process::Process;
 use crate::runner::until;
 
 const AT_ONCE: usize = 6;
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_mins(1);
 
 /// What a BrokerCluster may become or leave behind, by the path of its API.
 const KINDS: [(&str, &str); 11] = [
@@ -49,10 +49,9 @@ pub async fn at_any_call(lab: &mut Lab) -> anyhow::Result<()> {
             for (name, object) in expected {
                 let other = found.iter().find(|(found, _)| found == name);
                 let other = other.map_or(&Value::Null, |(_, object)| object);
-                ensure!(
-                    other == object,
-                    "killed at {fault:?}, {name} became\n{other}\ninstead of\n{object}"
-                );
+                if let Some(difference) = difference(object, other) {
+                    bail!("killed at {fault:?}, {name} has {difference}");
+                }
             }
             let count = (found.len(), expected.len());
             ensure!(count.0 == count.1, "killed at {fault:?}: {count:?} objects");
@@ -84,7 +83,8 @@ async fn life(plane: &Plane, fault: Option<Fault>) -> anyhow::Result<(Objects, u
     let story = async {
         let spec = |groups: i32, image: &str, size: &str, policy: bool| {
             json!({
-                "groups": groups, "image": image, "storage": {"size": size},
+                "groups": groups, "image": image,
+                "storage": {"size": size, "storageClassName": STORAGE_CLASS},
                 "networkPolicy": {"enabled": policy},
             })
         };
@@ -123,7 +123,7 @@ async fn successor(
     proxy: &Proxy,
     mut operator: Process,
 ) -> anyhow::Error {
-    let (status, _) = match operator.ended(Duration::from_secs(600)).await {
+    let (status, _) = match operator.ended(Duration::from_mins(10)).await {
         Ok(ended) => ended,
         Err(error) => return error,
     };
@@ -132,7 +132,7 @@ async fn successor(
         return anyhow::anyhow!("the operator ended by itself with {status}: {output}");
     }
     match plane.operator(namespace, namespace, Some(proxy.address)) {
-        Ok((mut second, _)) => match second.ended(Duration::from_secs(600)).await {
+        Ok((mut second, _)) => match second.ended(Duration::from_mins(10)).await {
             Ok((status, _)) => anyhow::anyhow!("the second operator ended with {status}"),
             Err(error) => error,
         },
@@ -178,6 +178,27 @@ async fn objects(plane: &Plane, namespace: &str) -> anyhow::Result<Objects> {
         ))
     });
     objects.collect()
+}
+
+/// The first place where two objects differ.
+fn difference(wanted: &Value, found: &Value) -> Option<String> {
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) => {
+            let mut keys = wanted.keys().chain(found.keys());
+            let of = |fields: &serde_json::Map<String, Value>, key: &String| {
+                fields.get(key).cloned().unwrap_or_default()
+            };
+            keys.find_map(|key| {
+                let inner = difference(&of(wanted, key), &of(found, key))?;
+                Some(format!("{key}.{inner}"))
+            })
+        }
+        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => wanted
+            .iter()
+            .zip(found)
+            .find_map(|(wanted, found)| difference(wanted, found)),
+        _ => (wanted != found).then(|| format!(" {found} instead of {wanted}")),
+    }
 }
 
 /// Takes away what is of one run: identities, times, and hashes of what contains them.

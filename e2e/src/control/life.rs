@@ -55,7 +55,7 @@ pub async fn blocked(lab: &mut Lab) -> anyhow::Result<()> {
     let kubectl = plane.namespace("blocked").await?;
     let _nodes = Nodes::start(plane.client.clone(), "blocked", SICK);
     let (_operator, _) = plane.operator("blocked", "one", None)?;
-    let spec = |image: &str| json!({"groups": 2, "nameServer": {"replicas": 1}, "storage": {"size": "1Gi"}, "image": image});
+    let spec = |image: &str| json!({"groups": 2, "storage": {"size": "1Gi"}, "image": image});
     put(plane, "blocked", &spec("good:1")).await?;
     ready(plane, "blocked").await?;
 

@@ -1,8 +1,8 @@
 //! A Kubernetes control plane on loopback, and the operator as one of its clients.
 //!
 //! The programs are those that `e2e/cluster/cluster build` compiles. Users are told apart by
-//! static tokens; the operator is the ServiceAccount of the chart, and has what the chart's role
-//! gives it and no more.
+//! static tokens; the operator is the ServiceAccount of `charts/install.yaml`, and has the rights
+//! that this file gives it and no more.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,15 @@ use tokio::process::Command;
 use crate::gantry::Gantry;
 use crate::java::jars::cache_dir;
 use crate::kube::kubectl::Kubectl;
-use crate::process::{Process, free_ports, local, run_ok};
+use crate::process::{Output, Process, free_ports, local, run, run_ok};
 use crate::runner::until;
 
 const ADMIN: &str = "admin";
 const OPERATOR: &str = "operator";
 /// Where the chart puts the operator, and its leader's Lease.
 pub const OPERATOR_NAMESPACE: &str = "gantry-system";
+/// Whose volumes may grow.
+pub const STORAGE_CLASS: &str = "grows";
 /// The operator's default for brokers.
 const IMAGE: &str = "gantry:test";
 const START_SECONDS_MAX: u64 = 60;
@@ -60,7 +62,15 @@ impl std::fmt::Debug for Plane {
 }
 
 impl Plane {
+    /// With Gantry installed, but for the operator itself.
     pub async fn start(dir: &Path, gantry: &Gantry) -> anyhow::Result<Self> {
+        let plane = Self::bare(dir, gantry).await?;
+        plane.install().await?;
+        Ok(plane)
+    }
+
+    /// As Kubernetes is when it is new.
+    pub async fn bare(dir: &Path, gantry: &Gantry) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let ports = free_ports(3)?;
         let etcd = start_etcd(dir, ports)?;
@@ -83,7 +93,7 @@ impl Plane {
             .args(["--leader-elect=false", "--secure-port=0"])
             .arg(format!("--controllers={CONTROLLERS}"))
             .spawn_as("controller-manager", dir)?;
-        let plane = Self {
+        Ok(Self {
             gantry: gantry.clone(),
             dir: dir.to_owned(),
             api,
@@ -91,37 +101,55 @@ impl Plane {
             kubectl,
             client: client(&admin).await?,
             _processes: [manager, server, etcd],
-        };
-        plane.install().await?;
-        Ok(plane)
+        })
     }
 
-    /// CRDs and rights, as the chart renders them. The operator itself is no pod here.
+    /// CRDs and rights, by the one file. The operator itself is no pod here: each test starts its
+    /// own.
     async fn install(&self) -> anyhow::Result<()> {
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/gantry");
-        let mut helm = Command::new(cache_dir()?.join("cluster/bin/helm"));
-        helm.args(["template", "gantry"]).arg(chart);
-        helm.args(["--namespace", OPERATOR_NAMESPACE]);
-        for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            helm.env(folder, self.dir.join("helm"));
-        }
-        let rendered = run_ok(helm, Duration::from_secs(START_SECONDS_MAX)).await?;
-        let file = self.dir.join("chart.yaml");
-        std::fs::write(&file, rendered.stdout)?;
-        self.kubectl
-            .ok(&["create", "namespace", OPERATOR_NAMESPACE])
-            .await?;
         let kubectl = Kubectl::new(&self.dir.join(format!("{ADMIN}.conf")), OPERATOR_NAMESPACE)?;
-        kubectl.apply(&file).await?;
-        // The one operator of each test is started by the test.
+        kubectl.apply(&charts().join("install.yaml")).await?;
         kubectl.ok(&["delete", "deployment", "--all"]).await?;
+        self.storage_class().await?;
         let wait = ["wait", "--for=condition=Established", "crd", "--all"];
         self.kubectl.ok(&wait).await?;
         Ok(())
     }
 
+    /// Makes the class whose volumes may grow.
+    pub async fn storage_class(&self) -> anyhow::Result<()> {
+        let class = serde_json::json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": {"name": STORAGE_CLASS}, "provisioner": "test.gantry.dev/nobody",
+            "allowVolumeExpansion": true,
+        });
+        let path = format!("/apis/storage.k8s.io/v1/storageclasses/{STORAGE_CLASS}");
+        self.apply(&path, &class).await?;
+        Ok(())
+    }
+
+    /// Helm as the administrator.
+    pub async fn helm(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let mut helm = Command::new(cache_dir()?.join("cluster/bin/helm"));
+        helm.env("KUBECONFIG", self.dir.join(format!("{ADMIN}.conf")));
+        for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(folder, self.dir.join("helm"));
+        }
+        helm.args(words)
+            .args(["--namespace", OPERATOR_NAMESPACE])
+            .current_dir(charts());
+        run(helm, Duration::from_secs(START_SECONDS_MAX)).await
+    }
+
     pub async fn namespace(&self, name: &str) -> anyhow::Result<Kubectl> {
-        self.kubectl.ok(&["create", "namespace", name]).await?;
+        // As strict as Kubernetes is with pods anywhere.
+        let labels = serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let object = serde_json::json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        });
+        let path = format!("/api/v1/namespaces/{name}");
+        self.apply(&path, &object).await?;
         Kubectl::new(&self.dir.join(format!("{ADMIN}.conf")), name)
     }
 
@@ -201,6 +229,11 @@ async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
     Ok(kube::Client::try_from(config)?)
 }
 
+/// The folder of the charts.
+pub fn charts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts")
+}
+
 fn user() -> String {
     format!("system:serviceaccount:{OPERATOR_NAMESPACE}:gantry")
 }
@@ -273,9 +306,10 @@ async fn start_api_server(dir: &Path, ports: u16, api: SocketAddr) -> anyhow::Re
 /// A kubeconfig for one of the users, beside the logs.
 fn kubeconfig(dir: &Path, user: &str, server: &str) -> anyhow::Result<PathBuf> {
     let path = dir.join(format!("{user}.conf"));
+    let cluster = serde_json::json!({"server": server, "insecure-skip-tls-verify": true});
     let config = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "plane",
-        "clusters": [{"name": "plane", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+        "clusters": [{"name": "plane", "cluster": cluster}],
         "users": [{"name": user, "user": {"token": user}}],
         "contexts": [{"name": "plane", "context": {"cluster": "plane", "user": user}}],
     });

@@ -20,7 +20,7 @@ const NAMESPACE: &str = "quiet";
 /// Longer than the time after which a cluster is looked at without any reason.
 const WATCHED: Duration = Duration::from_secs(320);
 /// An operator that was stopped for so long has lost its Lease.
-const TAKEN_OVER: Duration = Duration::from_secs(60);
+const TAKEN_OVER: Duration = Duration::from_mins(1);
 /// What a stale operator may have wanted to write, it wants within this time.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
@@ -95,8 +95,7 @@ pub async fn judged(lab: &mut Lab) -> anyhow::Result<()> {
         let all = plane.operator_writes()?;
         let last = all
             .iter()
-            .filter(|w| w["objectRef"]["namespace"] == NAMESPACE)
-            .next_back();
+            .rfind(|w| w["objectRef"]["namespace"] == NAMESPACE);
         bail!("{} writes, the last is {last:?}", writes - watch.writes);
     }
     let reconciles = reconciles(watch.pages).await?;

@@ -167,10 +167,9 @@ async fn pods(
     let pods = pods.map_err(Error::Read)?;
     let mut states = Vec::new();
     for set in sets {
-        let newest = set
-            .status
-            .as_ref()
-            .and_then(|status| status.update_revision.as_deref());
+        // Until the controller has seen the newest form, its revision is not known.
+        let status = set.status.as_ref().filter(|_| is_observed(set));
+        let newest = status.and_then(|status| status.update_revision.as_deref());
         let of_set = |pod: &&Pod| {
             pod.owner_references()
                 .iter()
@@ -182,31 +181,34 @@ async fn pods(
 }
 
 fn state(pod: &Pod, newest: Option<&str>) -> PodState {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let mut conditions = conditions.unwrap_or_default().iter();
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let readiness = conditions.find(|c| c.type_ == "Ready");
+    let ready = readiness.is_some_and(|c| c.status == "True");
+    let changed = readiness.and_then(|c| c.last_transition_time.clone());
+    let since = changed.or(pod.creation_timestamp());
+    let seconds = since.map_or(0, |since| {
+        Timestamp::now().as_second() - since.0.as_second()
+    });
     let revision = pod
         .labels()
         .get("controller-revision-hash")
         .map(String::as_str);
-    let ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
-    let born = pod.creation_timestamp();
-    let age = born.map_or(0, |born| Timestamp::now().as_second() - born.0.as_second());
     PodState {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         ready,
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        outdated: revision != newest,
-        trouble: if ready { None } else { trouble(pod, age) },
+        outdated: newest.is_some() && revision != newest,
+        trouble: if ready { None } else { trouble(pod, seconds) },
     }
 }
 
-/// Why a pod of this age, in seconds, that is not ready will not become so by itself.
-pub(super) fn trouble(pod: &Pod, age: i64) -> Option<String> {
-    if age < TROUBLE_SECONDS_MIN || pod.metadata.deletion_timestamp.is_some() {
+/// Why a pod that has not been ready for some seconds will not become so by itself.
+pub(super) fn trouble(pod: &Pod, seconds: i64) -> Option<String> {
+    if seconds < TROUBLE_SECONDS_MIN || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let status = pod.status.as_ref()?;
@@ -228,10 +230,8 @@ pub(super) fn trouble(pod: &Pod, age: i64) -> Option<String> {
         let (reason, message) = (condition.reason.as_deref()?, condition.message.as_deref());
         Some(format!("{reason}: {}", message.unwrap_or_default()))
     };
-    let slow = || {
-        (age > START_SECONDS_MAX)
-            .then(|| format!("not ready {START_SECONDS_MAX} s after its start"))
-    };
+    let slow =
+        || (seconds > START_SECONDS_MAX).then(|| format!("not ready for {START_SECONDS_MAX} s"));
     waiting.or_else(unscheduled).or_else(slow)
 }
 

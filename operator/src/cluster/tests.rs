@@ -176,7 +176,7 @@ fn what_keeps_a_pod_from_running() {
     let unscheduled = serde_json::json!({"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node",
     }]});
-    let late = "not ready 50 s after its start";
+    let late = "not ready for 50 s";
     let table = [
         (waiting("ImagePullBackOff"), 5, None),
         (
