@@ -194,6 +194,10 @@ impl<D: Declared> Shared<D> {
         of_name.filter(|claim| claim.uid != uid).cloned().collect()
     }
 
+    fn forget_claims(&self) {
+        *self.claims.lock().unwrap_or_else(PoisonError::into_inner) = Claims::default();
+    }
+
     fn cluster_of(&self, object: &D, name: &str) -> Option<Arc<BrokerCluster>> {
         let namespace = object.namespace().unwrap_or_default();
         self.clusters.get(&ObjectRef::new(name).within(&namespace))
@@ -452,6 +456,8 @@ async fn end<D: Declared>(shared: &Shared<D>, object: &D) -> Result<Action, Erro
         .and_then(|name| shared.cluster_of(object, name));
     let going = |cluster: &Arc<BrokerCluster>| cluster.meta().deletion_timestamp.is_some();
     let gone = terms.cluster.is_some() && cluster.as_ref().is_none_or(going);
+    // What was true some seconds ago must not decide about data.
+    shared.forget_claims();
     let claimed = !shared.rivals(object).is_empty();
     let ending = plan::ending(&terms, gone, claimed);
     if ending == Ending::Release || namespace_goes(operator, object).await {
