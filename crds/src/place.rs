@@ -41,13 +41,11 @@ fn is_address(text: &str) -> bool {
         return false;
     };
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let legal_host = match v6 {
-        Some(v6) => !v6.is_empty() && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':'),
-        None => {
-            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-            !host.is_empty() && host.bytes().all(legal)
-        }
-    };
+    let in_v6 = |b: u8| b.is_ascii_hexdigit() || b == b':';
+    let in_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    let legal_host = v6.map_or(!host.is_empty() && host.bytes().all(in_name), |v6| {
+        !v6.is_empty() && v6.bytes().all(in_v6)
+    });
     let legal_port = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
     text.len() <= 261 && legal_host && legal_port
 }

@@ -320,7 +320,8 @@ mod tests {
             ("policy: Customized, delaysSeconds: [1, 60]", Some(list)),
             ("policy: Exponential", Some(exponential(usual))),
             (
-                "policy: Exponential, exponential: {initialSeconds: 1, maxSeconds: 9, multiplier: 3}",
+                "policy: Exponential, \
+                 exponential: {initialSeconds: 1, maxSeconds: 9, multiplier: 3}",
                 Some(exponential(
                     json!({"initial": 1000, "max": 9000, "multiplier": 3}),
                 )),
@@ -336,9 +337,10 @@ mod tests {
     fn a_policy_is_put_only_when_another_one_is_in_force() {
         let usual = Some(json!({"type": "CUSTOMIZED"}));
         let exponential = json!({"initial": 5000, "max": 7_200_000, "multiplier": 2});
-        let exponential = Some(
-            json!({"type": "EXPONENTIAL", "exponentialRetryPolicy": exponential, "customizedRetryPolicy": null}),
-        );
+        let exponential = Some(json!({
+            "type": "EXPONENTIAL", "exponentialRetryPolicy": exponential,
+            "customizedRetryPolicy": null,
+        }));
         let table = [
             ("", None, true),
             ("", exponential.clone(), true),

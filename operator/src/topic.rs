@@ -514,71 +514,35 @@ mod tests {
             write_queue_nums: 8,
             ..TopicConfig::default()
         };
+        let with = |change: fn(&mut TopicConfig)| {
+            let mut config = usual.clone();
+            change(&mut config);
+            config
+        };
         let table = [
             ("", usual.clone()),
-            (
-                "topicName: A_b",
-                TopicConfig {
-                    topic_name: "A_b".to_owned(),
-                    ..usual.clone()
-                },
-            ),
+            ("topicName: A_b", with(|c| c.topic_name = "A_b".to_owned())),
             (
                 "queues: 1",
-                TopicConfig {
-                    read_queue_nums: 1,
-                    write_queue_nums: 1,
-                    ..usual.clone()
-                },
+                with(|c| (c.read_queue_nums, c.write_queue_nums) = (1, 1)),
             ),
             (
                 "readQueues: 8, writeQueues: 4",
-                TopicConfig {
-                    write_queue_nums: 4,
-                    ..usual.clone()
-                },
+                with(|c| c.write_queue_nums = 4),
             ),
-            (
-                "permission: ReadOnly",
-                TopicConfig {
-                    perm: 4,
-                    ..usual.clone()
-                },
-            ),
-            (
-                "permission: WriteOnly",
-                TopicConfig {
-                    perm: 2,
-                    ..usual.clone()
-                },
-            ),
-            (
-                "permission: None",
-                TopicConfig {
-                    perm: 0,
-                    ..usual.clone()
-                },
-            ),
-            (
-                "order: true",
-                TopicConfig {
-                    order: true,
-                    ..usual.clone()
-                },
-            ),
+            ("permission: ReadOnly", with(|c| c.perm = 4)),
+            ("permission: WriteOnly", with(|c| c.perm = 2)),
+            ("permission: None", with(|c| c.perm = 0)),
+            ("order: true", with(|c| c.order = true)),
             (
                 "retentionHours: 24",
-                TopicConfig {
-                    attributes: map(&[("reserve.time", "24")]),
-                    ..usual.clone()
-                },
+                with(|c| c.attributes = map(&[("reserve.time", "24")])),
             ),
             (
                 "messageType: FIFO, attributes: {cleanup.policy: DELETE}",
-                TopicConfig {
-                    attributes: map(&[("cleanup.policy", "DELETE"), ("message.type", "FIFO")]),
-                    ..usual
-                },
+                with(|c| {
+                    c.attributes = map(&[("cleanup.policy", "DELETE"), ("message.type", "FIFO")]);
+                }),
             ),
         ];
         for (spec, expected) in table {

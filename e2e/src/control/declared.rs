@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(90);
 /// What a broker has otherwise is put right in less.
 const REPAIRED: Duration = Duration::from_secs(30);
 /// Producers learn of fewer queues only after some time, which a shrink waits for.
-const SHRUNK: Duration = Duration::from_secs(120);
+const SHRUNK: Duration = Duration::from_mins(2);
 
 /// A namespace with its operator, and the servers that its resources point to.
 struct Place<'a> {
@@ -153,7 +153,14 @@ impl<'a> Place<'a> {
 /// Created, adopted, changed, repaired, observed, protected, claimed twice.
 pub async fn topics(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let mut place = Place::open(lab, target, "topics").await?;
-    // It exists already, with messages: nothing of it changes.
+    adopted(&mut place).await?;
+    repaired(&mut place).await?;
+    protected(&mut place).await?;
+    deleted(&mut place).await
+}
+
+/// A topic that exists already, with messages: nothing of it changes.
+async fn adopted(place: &mut Place<'_>) -> anyhow::Result<()> {
     place
         .admin("updateTopic -b BROKER -t Old_One -r 6 -w 6")
         .await?;
@@ -170,8 +177,11 @@ pub async fn topics(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         place.admin("topicStatus -t Old_One").await? == before,
         "messages moved"
     );
-    place.queues("Old_One", Some((6, 6)), WAIT).await?;
+    place.queues("Old_One", Some((6, 6)), WAIT).await
+}
 
+/// What somebody else changes is put right, or only told of.
+async fn repaired(place: &mut Place<'_>) -> anyhow::Result<()> {
     let spec = json!({"queues": 4, "messageType": "NORMAL", "retentionHours": 24});
     place.put("Topic", "orders", spec).await?;
     let found = place
@@ -222,9 +232,11 @@ pub async fn topics(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         json!([drift["field"], drift["want"], drift["have"]]) == expected,
         "{drift}"
     );
-    place.queues("orders", Some((2, 2)), WAIT).await?;
+    place.queues("orders", Some((2, 2)), WAIT).await
+}
 
-    // Protected from changes, then from being deleted.
+/// Protected from changes; and of two resources for one name the older one rules.
+async fn protected(place: &mut Place<'_>) -> anyhow::Result<()> {
     let spec = json!({"queues": 4, "protection": {"preventUpdate": true, "preventDelete": true}});
     place.put("Topic", "orders", spec).await?;
     let says = ["Stalled", "True", "UpdatePrevented"];
@@ -241,8 +253,11 @@ pub async fn topics(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         .await?;
     place.delete("rkt", "other").await?;
     place.gone("rkt", "other").await?;
-    place.queues("orders", Some((2, 2)), WAIT).await?;
+    place.queues("orders", Some((2, 2)), WAIT).await
+}
 
+/// Prevented, held while there are messages, done.
+async fn deleted(place: &mut Place<'_>) -> anyhow::Result<()> {
     place.delete("rkt", "orders").await?;
     let says = ["Stalled", "True", "DeletionPrevented"];
     place.wait("Topic", "orders", says).await?;
@@ -346,6 +361,19 @@ pub async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let says = ["NoMembers", "True", "NoMembers"];
     place.wait("ConsumerGroup", "mail-first", says).await?;
 
+    members(&mut place).await?;
+    lag(&mut place).await?;
+
+    place.delete("rkcg", "mail-first").await?;
+    place.gone("rkcg", "mail-first").await?;
+    // The group is gone, how far it was is not.
+    let progress = place.admin("consumerProgress -g mail-first").await?;
+    ensure!(progress.contains("mail"), "{progress}");
+    Ok(())
+}
+
+/// Two members that want different messages.
+async fn members(place: &mut Place<'_>) -> anyhow::Result<()> {
     let at = addresses(&place.site);
     let record = place.host.record_file("mail");
     let driver = place.host.driver(Client::V5).await?;
@@ -383,7 +411,11 @@ pub async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
             .ask(Command::new("consume-stop").with("id", id))
             .await?;
     }
+    Ok(())
+}
 
+/// Messages that nobody consumes, and a setting that somebody else changes.
+async fn lag(place: &mut Place<'_>) -> anyhow::Result<()> {
     place.send("mail", 50).await?;
     let says = ["LagHigh", "True", "AboveLagAlert"];
     place.wait("ConsumerGroup", "mail-first", says).await?;
@@ -402,18 +434,11 @@ pub async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     place
         .admin("updateSubGroup -b BROKER -g mail-first -r 9")
         .await?;
-    let printed = "consumerProgress -g mail-first";
     until("the setting is right again", REPAIRED, async || {
         let words = ["get", "events", "--output=jsonpath={.items[*].reason}"];
         let events = place.kubectl.ok(&words).await?;
         ensure!(events.contains("DriftRepaired"), "{events}");
         Ok(())
     })
-    .await?;
-    place.delete("rkcg", "mail-first").await?;
-    place.gone("rkcg", "mail-first").await?;
-    // The group is gone, how far it was is not.
-    let progress = place.admin(printed).await?;
-    ensure!(progress.contains("mail"), "{progress}");
-    Ok(())
+    .await
 }

@@ -420,16 +420,16 @@ mod tests {
             let mut found = Found::default();
             found.add("a", was_synced, may, brought.clone());
             let verdict = found.verdict(may);
-            let got = (
-                verdict.state,
-                verdict.reason,
-                found.drift.len(),
-                found.repaired.len(),
-            );
+            let (drift, repaired) = (found.drift.len(), found.repaired.len());
+            let got = (verdict.state, verdict.reason, drift, repaired);
             assert_eq!(got, expected, "{may:?} {brought:?}");
         }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_named() {
         let mut found = Found::default();
-        found.add("a", true, May::Everything, brought(false, &[], false, None));
+        found.add("a", true, May::Everything, Brought::default());
         found.failed("b", "no answer".to_owned());
         let verdict = found.verdict(May::Everything);
         assert_eq!(verdict.message, "on 1 of 2 brokers; b: no answer");

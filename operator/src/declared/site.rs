@@ -160,26 +160,17 @@ impl<C> Sites<C> {
         if let Some(site) = known {
             return Ok(site);
         }
-        let site = match cluster {
-            Some(cluster) => {
-                let groups = cluster.status.iter().flat_map(|status| &status.groups);
-                let expected = groups.map(|group| (group.name.clone(), group.address.clone()));
-                let credentials =
-                    admin::credentials(operator.options.credentials_dir.as_deref()).await?;
-                let servers = vec![name_server(operator, cluster)];
-                Site::read(
-                    Some(cluster.wire_name()),
-                    servers,
-                    expected.collect(),
-                    credentials,
-                )
-                .await?
-            }
-            None => {
-                let credentials = secret(&operator.client, namespace, terms.secret).await?;
-                let servers = terms.name_servers.to_vec();
-                Site::read(None, servers, BTreeMap::new(), credentials).await?
-            }
+        let site = if let Some(cluster) = cluster {
+            let groups = cluster.status.iter().flat_map(|status| &status.groups);
+            let expected = groups.map(|group| (group.name.clone(), group.address.clone()));
+            let dir = operator.options.credentials_dir.as_deref();
+            let credentials = admin::credentials(dir).await?;
+            let (name, servers) = (cluster.wire_name(), vec![name_server(operator, cluster)]);
+            Site::read(Some(name), servers, expected.collect(), credentials).await?
+        } else {
+            let credentials = secret(&operator.client, namespace, terms.secret).await?;
+            let servers = terms.name_servers.to_vec();
+            Site::read(None, servers, BTreeMap::new(), credentials).await?
         };
         let site = Arc::new(site);
         let mut sites = lock(&self.sites);
