@@ -8,6 +8,7 @@
 //! - [`install`]: by Helm, by one file, and away again
 //! - [`life`]: a BrokerCluster becomes Ready, changes, and goes
 //! - [`declared`]: Topics and ConsumerGroups of existing servers, Gantry's and the official ones
+//! - [`many`]: as many Topics as a large installation has
 //! - [`crash`]: an operator killed before and after each of its calls
 //! - [`quiet`]: what an operator writes when nothing changes, and when it is not the leader
 
@@ -17,6 +18,7 @@ pub mod nodes;
 mod install;
 mod life;
 mod declared;
+mod many;
 mod crash;
 mod quiet;
 
@@ -32,7 +34,7 @@ pub struct Lab {
     pub gantry: Gantry,
     /// Started by the first test; its namespaces keep tests apart.
     plane: Option<Plane>,
-    quiet: Option<quiet::Watch>,
+    quiet: Vec<quiet::Watch>,
     /// Servers and clients without Kubernetes.
     host: lab::Lab,
     /// Last, so that it outlives the processes that write in it.
@@ -48,7 +50,7 @@ impl Lab {
             host: lab::Lab::new(Some(gantry.clone()), 0)?,
             gantry: Gantry(gantry),
             plane: None,
-            quiet: None,
+            quiet: Vec::new(),
             dir,
         })
     }
@@ -64,11 +66,14 @@ impl Lab {
 
 type Row = (&'static str, fn(&mut Lab) -> Running<'_>);
 
-/// The first test begins to watch a cluster that the last one judges, five minutes later.
+/// The first two begin to watch what the last one judges, five minutes later.
 pub fn tests() -> Vec<Test<Lab>> {
     let rows: Vec<Row> = vec![
         ("a_settled_cluster_is_left_alone", |lab| {
             Box::pin(quiet::settled(lab))
+        }),
+        ("many_topics_fit_in_little_memory", |lab| {
+            Box::pin(many::topics(lab))
         }),
         ("a_stale_operator_writes_nothing", |lab| {
             Box::pin(quiet::stale(lab))

@@ -218,7 +218,7 @@ impl Declared for ConsumerGroup {
         };
         let code = RequestCode::UpdateAndCreateSubscriptiongroup;
         let request = Frame::request(code, &header::Empty).with_body(json::to_json(&body));
-        broker.ask(request).await?;
+        broker.write(request).await?;
         brought.wrote = true;
         Ok(brought)
     }
@@ -232,10 +232,8 @@ impl Declared for ConsumerGroup {
             group: self.wire_name(),
             clean_offset: self.spec.deletion_policy == GroupDeletionPolicy::DeleteWithOffsets,
         };
-        broker
-            .ask(Frame::request(RequestCode::DeleteSubscriptiongroup, &of))
-            .await?;
-        Ok(())
+        let request = Frame::request(RequestCode::DeleteSubscriptiongroup, &of);
+        broker.write(request).await
     }
 
     /// Messages are a topic's.

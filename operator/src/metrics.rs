@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     failures: IntCounterVec,
     seconds: HistogramVec,
     repairs: IntCounterVec,
+    changes: IntCounterVec,
     pub(crate) groups: Gauges,
 }
 
@@ -35,6 +36,11 @@ impl Metrics {
                 "gantry_operator_drift_repairs_total",
                 "Resources of which a broker had something else and was put right",
                 &["kind"],
+            ),
+            changes: counter(
+                "gantry_operator_admin_writes_total",
+                "Requests to brokers and name servers that change something",
+                &["request"],
             ),
             reconciles: counter("gantry_operator_reconciles_total", "Reconciles", &["kind"]),
             failures: counter(
@@ -59,6 +65,7 @@ impl Metrics {
             metrics.registry.register(Box::new(metrics.seconds.clone())),
             metrics.registry.register(Box::new(metrics.writes.clone())),
             metrics.registry.register(Box::new(metrics.repairs.clone())),
+            metrics.registry.register(Box::new(metrics.changes.clone())),
         ];
         assert!(
             registered.iter().all(Result::is_ok),
@@ -72,6 +79,11 @@ impl Metrics {
         self.writes
             .with_label_values(&[verb.as_str(), resource(path)])
             .inc();
+    }
+
+    /// Counts a change at a broker or name server by the name of its request.
+    pub(crate) fn changed(&self, request: &str) {
+        self.changes.with_label_values(&[request]).inc();
     }
 
     pub(crate) fn repaired(&self, kind: &str) {

@@ -82,6 +82,8 @@ pub enum Error {
     Call(#[from] net::client::CallError),
     #[error("{address} answered what can't be read: {reason}")]
     Answer { address: String, reason: String },
+    #[error("this operator does not lead any more")]
+    NotLeader,
     #[error("Secret {0} does not exist or has no accessKey and secretKey")]
     NoCredentials(String),
     #[error("the credentials in {path:?} can't be read: {source}")]
@@ -119,6 +121,7 @@ fn said(error: &kube::Error) -> String {
 pub(crate) struct Operator {
     pub client: Client,
     pub options: Options,
+    pub leader: Arc<Leader>,
     pub metrics: Metrics,
     recorder: Recorder,
     /// Failures in a row, by kind and object.
@@ -155,6 +158,7 @@ pub async fn run(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         options,
+        leader: Arc::clone(&leader),
         metrics,
         failures: Mutex::default(),
         state: AtomicU8::new(STANDBY),

@@ -221,7 +221,7 @@ async fn put(
 ) -> Result<(), Error> {
     let header = create_topic(wanted, found);
     let request = Frame::request(RequestCode::UpdateAndCreateTopic, &header);
-    broker.ask(request).await.map(drop)
+    broker.write(request).await
 }
 
 /// Who has not read a queue from `first` on yet; None when all have.
@@ -429,7 +429,7 @@ impl Declared for Topic {
 
     async fn remove(&self, broker: &mut Admin) -> Result<(), Error> {
         let request = Frame::request(RequestCode::DeleteTopicInBroker, &of(self));
-        broker.ask(request).await.map(drop)
+        broker.write(request).await
     }
 
     async fn drain(&self, broker: &mut Admin, close: bool) -> Result<i64, Error> {
@@ -457,7 +457,7 @@ impl Declared for Topic {
             cluster: cluster.map(str::to_owned),
         };
         let request = Frame::request(RequestCode::DeleteTopicInNamesrv, &of);
-        name_server.ask(request).await.map(drop)
+        name_server.write(request).await
     }
 }
 

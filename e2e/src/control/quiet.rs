@@ -7,32 +7,104 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::Lab;
 use super::life::{SICK, cluster, put, ready};
 use super::nodes::Nodes;
 use super::plane::{OPERATOR_NAMESPACE, Plane};
 use super::proxy::Proxy;
+use super::{Lab, many};
 use crate::http;
-use crate::process::Process;
 use crate::runner::until;
 
 const NAMESPACE: &str = "quiet";
 /// Longer than the time after which a cluster is looked at without any reason.
 const WATCHED: Duration = Duration::from_secs(320);
+const REST: Duration = Duration::from_secs(30);
 /// An operator that was stopped for so long has lost its Lease.
 const TAKEN_OVER: Duration = Duration::from_mins(1);
 /// What a stale operator may have wanted to write, it wants within this time.
 const AFTERMATH: Duration = Duration::from_secs(15);
 
-/// A settled cluster and its operator, since when nothing has changed.
+/// A namespace that has come to rest; since when nothing has changed.
 #[derive(Debug)]
 pub struct Watch {
+    namespace: &'static str,
+    kind: &'static str,
     since: Instant,
     writes: usize,
     reconciles: f64,
     pages: SocketAddr,
-    _operator: Process,
-    _nodes: Nodes,
+    /// A broker with all that it has.
+    broker: Option<(SocketAddr, String)>,
+    /// What has to go on while it is watched.
+    _keeps: Option<Box<dyn std::any::Any + Send>>,
+}
+
+impl Watch {
+    /// Waits until the operator of a namespace writes no more.
+    pub async fn start(
+        plane: &Plane,
+        namespace: &'static str,
+        kind: &'static str,
+        pages: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let mut writes = 0;
+        until("the operator has come to rest", REST, async || {
+            let before = std::mem::replace(&mut writes, written(plane, namespace)?);
+            ensure!(before == writes, "{writes} writes after {before}");
+            // What one event leads to is done within this time.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            ensure!(written(plane, namespace)? == writes, "still writing");
+            Ok(())
+        })
+        .await?;
+        Ok(Self {
+            namespace,
+            kind,
+            since: Instant::now(),
+            writes,
+            reconciles: reconciles(pages, kind).await?,
+            pages,
+            broker: None,
+            _keeps: None,
+        })
+    }
+
+    /// What a broker has must stay, and the versions of it.
+    pub fn of_broker(self, address: SocketAddr, tables: String) -> Self {
+        let broker = Some((address, tables));
+        Self { broker, ..self }
+    }
+
+    pub fn keeping(self, keeps: impl std::any::Any + Send) -> Self {
+        Self {
+            _keeps: Some(Box::new(keeps)),
+            ..self
+        }
+    }
+
+    /// Five minutes later all was looked at again, and nothing was written but the Lease.
+    async fn judge(self, plane: &Plane) -> anyhow::Result<()> {
+        tokio::time::sleep(WATCHED.saturating_sub(self.since.elapsed())).await;
+        let writes = written(plane, self.namespace)?;
+        if writes != self.writes {
+            let all = plane.operator_writes()?;
+            let last = all
+                .iter()
+                .rfind(|w| w["objectRef"]["namespace"] == self.namespace);
+            bail!("{} writes, the last is {last:?}", writes - self.writes);
+        }
+        if let Some((address, before)) = &self.broker {
+            let now = many::tables(*address).await?;
+            ensure!(now == *before, "the broker was written to: {now}");
+        }
+        let reconciles = reconciles(self.pages, self.kind).await?;
+        let kind = self.kind;
+        ensure!(
+            reconciles > self.reconciles,
+            "no {kind} was looked at again"
+        );
+        Ok(())
+    }
 }
 
 /// Brings a cluster to rest; it is watched from then on.
@@ -52,57 +124,26 @@ pub async fn settled(lab: &mut Lab) -> anyhow::Result<()> {
     // The same documents again, as GitOps tools apply them every minute, are no news.
     let version = version(plane).await?;
     put(plane, NAMESPACE, &spec).await?;
-    let mut writes = 0;
-    until(
-        "the operator has come to rest",
-        Duration::from_secs(30),
-        async || {
-            let before = std::mem::replace(&mut writes, of_namespace(plane)?);
-            ensure!(before == writes, "{writes} writes after {before}");
-            // What one event leads to is done within this time.
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            ensure!(of_namespace(plane)? == writes, "still writing");
-            Ok(())
-        },
-    )
-    .await?;
+    let watch = Watch::start(plane, NAMESPACE, "BrokerCluster", pages).await?;
     ensure!(
         self::version(plane).await? == version,
         "the cluster has changed"
     );
-    let reconciles = reconciles(pages).await?;
-    lab.quiet = Some(Watch {
-        since: Instant::now(),
-        writes,
-        reconciles,
-        pages,
-        _operator: operator,
-        _nodes: nodes,
-    });
+    lab.quiet.push(watch.keeping((operator, nodes)));
     Ok(())
 }
 
-/// Five minutes later it was reconciled, and nothing was written but its Lease.
+/// Five minutes after the first of them came to rest.
 pub async fn judged(lab: &mut Lab) -> anyhow::Result<()> {
-    if lab.quiet.is_none() {
+    if lab.quiet.is_empty() {
         settled(lab).await?;
+        many::topics(lab).await?;
     }
-    let watch = lab.quiet.take().context("settled above")?;
+    let watches = std::mem::take(&mut lab.quiet);
     let plane = lab.plane().await?;
-    tokio::time::sleep(WATCHED.saturating_sub(watch.since.elapsed())).await;
-    let writes = of_namespace(plane)?;
-    if writes != watch.writes {
-        let all = plane.operator_writes()?;
-        let last = all
-            .iter()
-            .rfind(|w| w["objectRef"]["namespace"] == NAMESPACE);
-        bail!("{} writes, the last is {last:?}", writes - watch.writes);
+    for watch in watches {
+        watch.judge(plane).await?;
     }
-    let reconciles = reconciles(watch.pages).await?;
-    ensure!(
-        reconciles > watch.reconciles,
-        "the cluster was not looked at again"
-    );
     Ok(())
 }
 
@@ -172,18 +213,19 @@ async fn version(plane: &Plane) -> anyhow::Result<String> {
     Ok(version.unwrap_or_default().to_owned())
 }
 
-/// Writes of the operator in the watched namespace, by the audit log.
-fn of_namespace(plane: &Plane) -> anyhow::Result<usize> {
+/// Writes of operators in a namespace, by the audit log.
+fn written(plane: &Plane, namespace: &str) -> anyhow::Result<usize> {
     let writes = plane.operator_writes()?;
     let ours = writes
         .iter()
-        .filter(|w| w["objectRef"]["namespace"] == NAMESPACE);
+        .filter(|w| w["objectRef"]["namespace"] == namespace);
     Ok(ours.count())
 }
 
-async fn reconciles(pages: SocketAddr) -> anyhow::Result<f64> {
+async fn reconciles(pages: SocketAddr, kind: &str) -> anyhow::Result<f64> {
     let page = http::get(pages, "/metrics").await?;
-    let name = "gantry_operator_reconciles_total{kind=\"BrokerCluster\"} ";
-    let line = page.body.lines().find_map(|line| line.strip_prefix(name));
+    let name = format!("gantry_operator_reconciles_total{{kind=\"{kind}\"}} ");
+    let mut lines = page.body.lines();
+    let line = lines.find_map(|line| line.strip_prefix(&name));
     Ok(line.context("no such series")?.parse()?)
 }

@@ -17,7 +17,7 @@ use protocol::body::ClusterInfo;
 use protocol::{Frame, RequestCode, header, json};
 
 use super::plan::Terms;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Caller};
 use crate::cluster::{NAME_SERVER_PORT, ValidCluster};
 use crate::{Error, Operator};
 
@@ -28,14 +28,14 @@ const LIST_STALE_MAX: Duration = Duration::from_secs(12);
 /// What nobody has asked for is forgotten.
 const IDLE_MAX: Duration = Duration::from_mins(2);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Site {
     /// Name of the cluster on the wire, if there is only one to look at.
     pub cluster: Option<String>,
     pub name_servers: Vec<String>,
     /// Name and address.
     pub brokers: BTreeMap<String, String>,
-    pub credentials: Option<Credentials>,
+    caller: Caller,
 }
 
 /// The same for all resources that speak of the same brokers.
@@ -50,12 +50,12 @@ pub(crate) fn key(namespace: &str, terms: &Terms<'_>) -> String {
 
 impl Site {
     pub(crate) async fn broker(&self, address: &str) -> Result<Admin, Error> {
-        Admin::open(address, self.credentials.clone()).await
+        Admin::open(address, &self.caller).await
     }
 
     /// The first name server that can be reached.
     pub(crate) async fn name_server(&self) -> Result<Admin, Error> {
-        open_any(&self.name_servers, self.credentials.as_ref()).await
+        open_any(&self.name_servers, &self.caller).await
     }
 
     /// The brokers that a resource is for, and names of those that are not there.
@@ -79,10 +79,10 @@ impl Site {
         cluster: Option<String>,
         name_servers: Vec<String>,
         expected: BTreeMap<String, String>,
-        credentials: Option<Credentials>,
+        caller: Caller,
     ) -> Result<Self, Error> {
         let mut brokers = expected;
-        let mut name_server = open_any(&name_servers, credentials.as_ref()).await?;
+        let mut name_server = open_any(&name_servers, &caller).await?;
         let request = Frame::request(RequestCode::GetBrokerClusterInfo, &header::Empty);
         let answer = name_server.ask(request).await?;
         let info: ClusterInfo =
@@ -102,15 +102,15 @@ impl Site {
             cluster,
             name_servers,
             brokers,
-            credentials,
+            caller,
         })
     }
 }
 
-async fn open_any(addresses: &[String], credentials: Option<&Credentials>) -> Result<Admin, Error> {
+async fn open_any(addresses: &[String], caller: &Caller) -> Result<Admin, Error> {
     let mut last = Error::NoAddress("of the name servers".to_owned());
     for address in addresses {
-        match Admin::open(address, credentials.cloned()).await {
+        match Admin::open(address, caller).await {
             Ok(admin) => return Ok(admin),
             Err(error) => last = error,
         }
@@ -160,17 +160,22 @@ impl<C> Sites<C> {
         if let Some(site) = known {
             return Ok(site);
         }
+        let caller = |credentials| Caller {
+            credentials,
+            leader: Arc::clone(&operator.leader),
+            metrics: operator.metrics.clone(),
+        };
         let site = if let Some(cluster) = cluster {
             let groups = cluster.status.iter().flat_map(|status| &status.groups);
             let expected = groups.map(|group| (group.name.clone(), group.address.clone()));
             let dir = operator.options.credentials_dir.as_deref();
-            let credentials = admin::credentials(dir).await?;
+            let caller = caller(admin::credentials(dir).await?);
             let (name, servers) = (cluster.wire_name(), vec![name_server(operator, cluster)]);
-            Site::read(Some(name), servers, expected.collect(), credentials).await?
+            Site::read(Some(name), servers, expected.collect(), caller).await?
         } else {
-            let credentials = secret(&operator.client, namespace, terms.secret).await?;
+            let caller = caller(secret(&operator.client, namespace, terms.secret).await?);
             let servers = terms.name_servers.to_vec();
-            Site::read(None, servers, BTreeMap::new(), credentials).await?
+            Site::read(None, servers, BTreeMap::new(), caller).await?
         };
         let site = Arc::new(site);
         let mut sites = lock(&self.sites);
