@@ -90,6 +90,11 @@ pub async fn run(
     // The pages outlive the rest, so that a probe can see a broker that stops.
     let pages_stop = CancellationToken::new();
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
+    let (broker_then, stopped) = (Arc::clone(&broker), stop.clone());
+    loops.spawn(async move {
+        stopped.cancelled().await;
+        broker_then.registration.stopping();
+    });
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
@@ -191,7 +196,12 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         clients: Mutex::new(Clients::default()),
         coordination: Mutex::default(),
         holds,
-        metrics: Metrics::new(&config.cluster, &config.broker, counts),
+        metrics: Metrics::new(
+            &config.cluster,
+            &config.broker,
+            config.limits.metric_series_max,
+            counts,
+        ),
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
         delays: Delays::new(delayed),
@@ -304,6 +314,10 @@ impl http::Pages for Broker {
 
     fn refresh(&self) {
         self.metrics.refresh(self);
+    }
+
+    fn more(&self, out: &mut String) {
+        self.metrics.write(self, out);
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -21,6 +21,7 @@ pub mod adopt;
 pub mod retention;
 pub mod life;
 pub mod pages;
+pub mod metrics;
 pub mod mqadmin;
 pub mod commands;
 
@@ -57,6 +58,7 @@ pub fn tests() -> Vec<Test<Lab>> {
         retention::rows(),
         life::rows(),
         pages::rows(),
+        metrics::rows(),
         mqadmin::rows(),
         commands::rows(),
         vec![(
