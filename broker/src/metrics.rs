@@ -187,7 +187,7 @@ impl Metrics {
         ];
         let opts = |name: &str, help: &str| {
             let opts = Opts::new(name, help);
-            let mut common = common.iter();
+            let common = common.iter();
             common.fold(opts, |opts, (name, value)| opts.const_label(*name, *value))
         };
         let histogram = |name, help, bounds: &[f64], labels: &[&str]| {

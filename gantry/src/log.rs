@@ -18,8 +18,8 @@ pub(crate) enum Format {
 
 /// Begins the log, and lets the operations ports change what is logged.
 pub(crate) fn start(format: Format, level: &str) -> Result<(), String> {
-    let (filter, handle) = reload::Layer::new(filter(level)?);
-    let registry = tracing_subscriber::registry().with(filter);
+    let (levels, handle) = reload::Layer::new(filter(level)?);
+    let registry = tracing_subscriber::registry().with(levels);
     let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
