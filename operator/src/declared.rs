@@ -28,7 +28,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::admin::{self, Admin};
-use crate::apply::write_status;
 use crate::cluster::{NAME_SERVER_PORT, ValidCluster};
 use crate::condition::{State, Verdict, conditions, is_news};
 use crate::{Error, Operator};
@@ -108,14 +107,11 @@ pub(crate) async fn reconcile<D: Declared>(
     let (verdict, brokers) = judge(&shared, object.as_ref()).await?;
     let generation = object.meta().generation.unwrap_or_default();
     let (status, known, _) = object.found();
-    let now = conditions(known, generation, &verdict, Timestamp::now());
-    write_status(
-        &operator.client,
-        object.as_ref(),
-        status,
-        &object.status(brokers, now),
-    )
-    .await?;
+    let now = conditions(known, generation, &verdict, &[], Timestamp::now());
+    let wanted = object.status(brokers, now);
+    operator
+        .write_status(object.as_ref(), status, &wanted)
+        .await?;
     if is_news(known, &verdict) {
         operator.tell(object.as_ref(), &verdict, None).await;
     }
