@@ -45,7 +45,9 @@ pub(crate) fn start(format: Format, level: &str) -> Result<(), String> {
 /// would silence all others.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     for part in text.split(',') {
-        if !part.contains(['=', '[']) && part.trim().parse::<LevelFilter>().is_err() {
+        // LevelFilter takes nothing for ERROR.
+        let is_level = !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
+        if !part.contains(['=', '[']) && !is_level {
             return Err(format!(
                 "{part:?} is no level: off, error, warn, info, debug, trace, or target=level"
             ));

@@ -66,8 +66,9 @@ const WAITING: usize = 1_200;
 async fn play(lab: &mut Lab, target: Target) -> anyhow::Result<Played> {
     let name_server = lab.name_server(target).await?;
     let mut plan = lab.plan("metrics", &[name_server.address])?;
+    // Gantry stores the property CRC always, Java when it is told to.
     plan.extra_properties = format!(
-        "metricsExporterType=PROM\nmetricsPromExporterHost=127.0.0.1\nmetricsPromExporterPort={}\n",
+        "enabledAppendPropCRC=true\nmetricsExporterType=PROM\nmetricsPromExporterHost=127.0.0.1\nmetricsPromExporterPort={}\n",
         plan.http().port()
     );
     let broker = lab.broker(target, &plan).await?;
@@ -267,6 +268,10 @@ impl Series {
             let histogram = name.strip_suffix(part)?;
             (self.types.get(histogram)? == "histogram").then_some((histogram, part))
         });
+        // Java writes 10.0.
+        if let Some(bound) = labels.get_mut("le") {
+            *bound = bound.parse::<f64>()?.to_string();
+        }
         let name = match of {
             Some((histogram, part)) => {
                 labels.insert("part".to_owned(), part.to_owned());
