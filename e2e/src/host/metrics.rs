@@ -307,8 +307,10 @@ struct Not {
     series: BTreeSet<String>,
     /// Labels of Java that Gantry has not.
     labels: BTreeSet<String>,
-    /// Series and label of which only the name is compared.
+    /// Samples that differ, by series and labels.
     values: BTreeMap<String, Vec<Labels>>,
+    /// Samples that differ or not, as time has it.
+    chance: BTreeMap<String, Vec<Labels>>,
 }
 
 impl Not {
@@ -336,9 +338,10 @@ impl Not {
         let new = match kind {
             "series" => self.series.insert(name),
             "label" => self.labels.insert(name),
-            "sample" => {
+            "sample" | "chance" => {
                 let labels = labels_of(text("labels")?)?;
-                self.values.entry(name).or_default().push(labels);
+                let of = if kind == "sample" { &mut self.values } else { &mut self.chance };
+                of.entry(name).or_default().push(labels);
                 true
             }
             other => anyhow::bail!("{other} is no kind"),
@@ -428,16 +431,18 @@ fn compare(
 ) -> Vec<String> {
     let mut found = Vec::new();
     let rules = not.values.get(name).map(Vec::as_slice).unwrap_or_default();
-    let listed = |labels: &Labels| {
-        let fits = |rule: &&Labels| {
-            rule.iter()
-                .all(|(name, value)| labels.get(name) == Some(value))
-        };
-        rules.iter().find(fits)
+    let chances = not.chance.get(name).map(Vec::as_slice).unwrap_or_default();
+    let covers = |rule: &Labels, labels: &Labels| {
+        rule.iter()
+            .all(|(name, value)| labels.get(name) == Some(value))
     };
+    let listed = |labels: &Labels| rules.iter().find(|rule| covers(rule, labels));
     let mut unused: BTreeSet<&Labels> = rules.iter().collect();
     let all: BTreeSet<&Labels> = java.keys().chain(gantry.keys()).collect();
     for labels in all {
+        if chances.iter().any(|rule| covers(rule, labels)) {
+            continue;
+        }
         let (theirs, ours) = (java.get(labels), gantry.get(labels));
         let same = match (theirs, ours) {
             (Some(theirs), Some(ours)) => {
