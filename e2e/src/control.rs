@@ -7,6 +7,7 @@
 //! - [`nodes`]: plays the kubelets, the volumes and the brokers: pods become Ready
 //! - [`install`]: by Helm, by one file, and away again
 //! - [`life`]: a BrokerCluster becomes Ready, changes, and goes
+//! - [`declared`]: Topics and ConsumerGroups of existing servers, Gantry's and the official ones
 //! - [`crash`]: an operator killed before and after each of its calls
 //! - [`quiet`]: what an operator writes when nothing changes, and when it is not the leader
 
@@ -15,6 +16,7 @@ pub mod proxy;
 pub mod nodes;
 mod install;
 mod life;
+mod declared;
 mod crash;
 mod quiet;
 
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 
 use self::plane::Plane;
 use crate::gantry::Gantry;
+use crate::lab::{self, Target};
 use crate::runner::{Running, Test};
 
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Lab {
     /// Started by the first test; its namespaces keep tests apart.
     plane: Option<Plane>,
     quiet: Option<quiet::Watch>,
+    /// Servers and clients without Kubernetes.
+    host: lab::Lab,
     /// Last, so that it outlives the processes that write in it.
     dir: tempfile::TempDir,
 }
@@ -40,6 +45,7 @@ impl Lab {
             .prefix("gantry-control-")
             .tempdir()?;
         Ok(Self {
+            host: lab::Lab::new(Some(gantry.clone()), 0)?,
             gantry: Gantry(gantry),
             plane: None,
             quiet: None,
@@ -85,6 +91,24 @@ pub fn tests() -> Vec<Test<Lab>> {
         }),
         ("an_operator_killed_at_any_call_converges", |lab| {
             Box::pin(crash::at_any_call(lab))
+        }),
+        ("topics_of_gantry_are_as_declared", |lab| {
+            Box::pin(declared::topics(lab, Target::Gantry))
+        }),
+        ("topics_of_java_are_as_declared", |lab| {
+            Box::pin(declared::topics(lab, Target::Java))
+        }),
+        ("a_topic_of_gantry_shrinks_when_it_is_read", |lab| {
+            Box::pin(declared::shrinks(lab, Target::Gantry))
+        }),
+        ("a_topic_of_java_shrinks_when_it_is_read", |lab| {
+            Box::pin(declared::shrinks(lab, Target::Java))
+        }),
+        ("groups_of_gantry_tell_members_and_lag", |lab| {
+            Box::pin(declared::groups(lab, Target::Gantry))
+        }),
+        ("groups_of_java_tell_members_and_lag", |lab| {
+            Box::pin(declared::groups(lab, Target::Java))
         }),
         ("nothing_is_written_in_five_minutes", |lab| {
             Box::pin(quiet::judged(lab))

@@ -39,6 +39,19 @@ impl Admin {
         Ok(self.connection.ask(signed, CALL_TIME_MAX).await?)
     }
 
+    /// Asks for a body that has to be there.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &mut self,
+        code: RequestCode,
+        header: &impl Header,
+    ) -> Result<T, Error> {
+        let answer = self.ask(Frame::request(code, header)).await?;
+        json::from_fastjson(&answer.body).map_err(|error| Error::Answer {
+            address: self.address.clone(),
+            reason: error.to_string(),
+        })
+    }
+
     /// Asks for something that may be missing, which the code `missing` says.
     pub(crate) async fn find<T: DeserializeOwned>(
         &mut self,

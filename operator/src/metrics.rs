@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
+use crate::group::Gauges;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
@@ -11,6 +13,8 @@ pub(crate) struct Metrics {
     reconciles: IntCounterVec,
     failures: IntCounterVec,
     seconds: HistogramVec,
+    repairs: IntCounterVec,
+    pub(crate) groups: Gauges,
 }
 
 impl Metrics {
@@ -23,8 +27,15 @@ impl Metrics {
             "Time that a reconcile took",
         );
         let buckets = vec![0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let registry = Registry::new();
         let metrics = Metrics {
-            registry: Registry::new(),
+            groups: Gauges::new(&registry),
+            registry,
+            repairs: counter(
+                "gantry_operator_drift_repairs_total",
+                "Resources of which a broker had something else and was put right",
+                &["kind"],
+            ),
             reconciles: counter("gantry_operator_reconciles_total", "Reconciles", &["kind"]),
             failures: counter(
                 "gantry_operator_reconcile_failures_total",
@@ -47,6 +58,7 @@ impl Metrics {
                 .register(Box::new(metrics.failures.clone())),
             metrics.registry.register(Box::new(metrics.seconds.clone())),
             metrics.registry.register(Box::new(metrics.writes.clone())),
+            metrics.registry.register(Box::new(metrics.repairs.clone())),
         ];
         assert!(
             registered.iter().all(Result::is_ok),
@@ -60,6 +72,10 @@ impl Metrics {
         self.writes
             .with_label_values(&[verb.as_str(), resource(path)])
             .inc();
+    }
+
+    pub(crate) fn repaired(&self, kind: &str) {
+        self.repairs.with_label_values(&[kind]).inc();
     }
 
     pub(crate) fn reconciled(&self, kind: &str, took: Duration, succeeded: bool) {

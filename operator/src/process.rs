@@ -82,6 +82,8 @@ pub enum Error {
     Call(#[from] net::client::CallError),
     #[error("{address} answered what can't be read: {reason}")]
     Answer { address: String, reason: String },
+    #[error("Secret {0} does not exist or has no accessKey and secretKey")]
+    NoCredentials(String),
     #[error("the credentials in {path:?} can't be read: {source}")]
     Credentials {
         path: PathBuf,
@@ -185,8 +187,8 @@ async fn lead(operator: Arc<Operator>, term: CancellationToken) {
     };
     let ((), (), (), ()) = tokio::join!(
         run_clusters(clusters, &operator, &term),
-        run_declared(topics, &operator, &term),
-        run_declared(groups, &operator, &term),
+        run_declared(topics, stores.0.clone(), &operator, &term),
+        run_declared(groups, stores.0.clone(), &operator, &term),
         read,
     );
     operator.state.store(STANDBY, Ordering::Release);
@@ -245,15 +247,13 @@ async fn run_clusters(
 
 async fn run_declared<D: Declared>(
     controller: Controller<D>,
+    clusters: Store<BrokerCluster>,
     operator: &Arc<Operator>,
     stop: &CancellationToken,
 ) {
     let store = controller.store();
     let of_cluster = store.clone();
-    let shared = Arc::new(Shared {
-        operator: Arc::clone(operator),
-        store,
-    });
+    let shared = Arc::new(Shared::new(operator, store, clusters));
     controller
         .watches(
             operator.api::<BrokerCluster>(),
@@ -289,7 +289,8 @@ where
 /// The topics or groups of a cluster, which its change concerns.
 fn members<D: Declared>(store: &Store<D>, cluster: &BrokerCluster) -> Vec<ObjectRef<D>> {
     let of_cluster = |object: &Arc<D>| {
-        object.namespace() == cluster.namespace() && object.cluster() == cluster.name_any()
+        let name = cluster.name_any();
+        object.namespace() == cluster.namespace() && object.terms().cluster == Some(&*name)
     };
     let objects = store.state();
     objects
@@ -379,7 +380,9 @@ impl net::http::Pages for Operator {
         &self.metrics.registry
     }
 
-    fn refresh(&self) {}
+    fn refresh(&self) {
+        self.metrics.groups.forget_idle();
+    }
 
     fn ready(&self) -> Result<(), String> {
         match self.state.load(Ordering::Acquire) {
