@@ -68,16 +68,7 @@ pub async fn run(
         tls: config.listen.tls.open()?,
         proxy_from: config.listen.proxy_protocol_from.clone(),
     };
-    let bind = |address| async move {
-        TcpListener::bind(address)
-            .await
-            .map_err(|error| RunError::Port { address, error })
-    };
-    let mut remoting = vec![bind(config.listen.remoting).await?];
-    if let Some(vip) = config.listen.vip_address() {
-        remoting.push(bind(vip).await?);
-    }
-    let pages = bind(config.listen.http).await?;
+    let (remoting, pages) = ports(&config).await?;
     let counts = Arc::<Counts>::default();
     let opening = (config.clone(), Arc::clone(&counts));
     let broker = tokio::task::spawn_blocking(move || open(opening.0, opening.1))
@@ -134,6 +125,20 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the ports of clients, and that of the pages.
+async fn ports(config: &Config) -> Result<(Vec<TcpListener>, TcpListener), RunError> {
+    let bind = |address| async move {
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| RunError::Port { address, error })
+    };
+    let mut remoting = vec![bind(config.listen.remoting).await?];
+    if let Some(vip) = config.listen.vip_address() {
+        remoting.push(bind(vip).await?);
+    }
+    Ok((remoting, bind(config.listen.http).await?))
 }
 
 /// Leaves a base and the JSON files of all that has been written, then closes the store.

@@ -68,7 +68,8 @@ async fn play(lab: &mut Lab, target: Target) -> anyhow::Result<Played> {
     let mut plan = lab.plan("metrics", &[name_server.address])?;
     // Gantry stores the property CRC always, Java when it is told to.
     plan.extra_properties = format!(
-        "enabledAppendPropCRC=true\nmetricsExporterType=PROM\nmetricsPromExporterHost=127.0.0.1\nmetricsPromExporterPort={}\n",
+        "enabledAppendPropCRC=true\nmetricsExporterType=PROM\n\
+         metricsPromExporterHost=127.0.0.1\nmetricsPromExporterPort={}\n",
         plan.http().port()
     );
     let broker = lab.broker(target, &plan).await?;
@@ -263,7 +264,7 @@ impl Series {
     fn sample(&mut self, line: &str) -> anyhow::Result<()> {
         let (series, value) = line.rsplit_once(' ').context("no value")?;
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let mut labels = labels_of(labels.strip_suffix('}').context("no }")?)?;
+        let mut labels = labels_of(labels.strip_suffix('}').context("no }")?);
         let of = ["_bucket", "_count", "_sum"].into_iter().find_map(|part| {
             let histogram = name.strip_suffix(part)?;
             (self.types.get(histogram)? == "histogram").then_some((histogram, part))
@@ -287,7 +288,7 @@ impl Series {
     }
 }
 
-fn labels_of(text: &str) -> anyhow::Result<Labels> {
+fn labels_of(text: &str) -> Labels {
     let mut labels = Labels::new();
     for pair in text
         .split_terminator("\",")
@@ -297,7 +298,7 @@ fn labels_of(text: &str) -> anyhow::Result<Labels> {
             labels.insert(name.to_owned(), value.to_owned());
         }
     }
-    Ok(labels)
+    labels
 }
 
 /// What `e2e/metrics-not.toml` says.
@@ -339,8 +340,12 @@ impl Not {
             "series" => self.series.insert(name),
             "label" => self.labels.insert(name),
             "sample" | "chance" => {
-                let labels = labels_of(text("labels")?)?;
-                let of = if kind == "sample" { &mut self.values } else { &mut self.chance };
+                let labels = labels_of(text("labels")?);
+                let of = if kind == "sample" {
+                    &mut self.values
+                } else {
+                    &mut self.chance
+                };
                 of.entry(name).or_default().push(labels);
                 true
             }
@@ -449,7 +454,8 @@ fn compare(
                 let buckets = labels.get("part").is_some_and(|part| part != "_sum");
                 let exactly = EQUAL.contains(&name) || (buckets && name == EQUAL[4]);
                 let zero = ZERO_OR_NOT.contains(&name);
-                (!exactly || theirs == ours) && (!zero || (*theirs > 0.0) == (*ours > 0.0))
+                (!exactly || theirs.to_bits() == ours.to_bits())
+                    && (!zero || (*theirs > 0.0) == (*ours > 0.0))
             }
             _ => false,
         };
