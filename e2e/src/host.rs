@@ -21,6 +21,7 @@ pub mod adopt;
 pub mod retention;
 pub mod life;
 pub mod pages;
+pub mod metrics;
 pub mod mqadmin;
 pub mod commands;
 
@@ -61,6 +62,7 @@ pub fn tests(seed: u64) -> Vec<Test<Lab>> {
         retention::rows(),
         life::rows(),
         pages::rows(),
+        metrics::rows(),
         mqadmin::rows(),
         commands::rows(),
         vec![(
