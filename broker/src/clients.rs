@@ -233,6 +233,50 @@ impl Clients {
         })
     }
 
+    /// What each consumer group subscribes to.
+    pub fn subscriptions(&self) -> Vec<(String, Vec<Arc<SubscriptionData>>)> {
+        let groups = self.consumers.iter();
+        groups
+            .map(|(name, group)| {
+                (
+                    name.clone(),
+                    group.subscriptions.values().cloned().collect(),
+                )
+            })
+            .collect()
+    }
+
+    /// How many producers are of each language and version.
+    pub fn producer_kinds(&self) -> BTreeMap<(&'static str, i32), usize> {
+        let mut kinds = BTreeMap::new();
+        for client in self.producers.values().flat_map(BTreeMap::values) {
+            *kinds
+                .entry((client.language.name(), client.version))
+                .or_default() += 1;
+        }
+        kinds
+    }
+
+    /// How many members of a group are of each language, version and mode.
+    pub fn consumer_kinds(&self) -> BTreeMap<ConsumerKind, usize> {
+        let mut kinds = BTreeMap::new();
+        for (name, group) in &self.consumers {
+            let mode = match group.consume_type {
+                ConsumeType::ConsumeActively => "pull",
+                ConsumeType::ConsumePassively => "push",
+                ConsumeType::ConsumePop => "pop",
+            };
+            for member in group.members.values() {
+                let Client {
+                    language, version, ..
+                } = member.client;
+                let kind = (name.clone(), language.name(), version, mode);
+                *kinds.entry(kind).or_default() += 1;
+            }
+        }
+        kinds
+    }
+
     /// Connected members: producers, then consumers.
     pub fn counts(&self) -> (usize, usize) {
         let producers = self.producers.values().map(BTreeMap::len).sum();
@@ -244,6 +288,9 @@ impl Clients {
         (producers, consumers)
     }
 }
+
+/// Group, language, version and mode.
+pub type ConsumerKind = (String, &'static str, i32, &'static str);
 
 /// What a group has said of one topic.
 #[derive(Debug)]

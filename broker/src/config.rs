@@ -160,7 +160,12 @@ pub struct Limits {
     pub append_queue_max: usize,
     /// Pulls that may be held until a message arrives.
     pub held_pulls_max: usize,
+    /// Series of a metric by topic, or by topic and group; the rest is summed as `other`.
+    pub metric_series_max: usize,
 }
+
+/// Series that a monitoring system still takes from one broker at each scrape.
+const METRIC_SERIES_MAX: usize = 10_000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -174,6 +179,7 @@ impl Default for Limits {
             write_bytes_max: net.write_bytes_max,
             append_queue_max: 10_000,
             held_pulls_max: 100_000,
+            metric_series_max: METRIC_SERIES_MAX,
         }
     }
 }

@@ -2,6 +2,11 @@
 //! (`BrokerMetricsConstant.java`, `RemotingMetricsConstant.java`, `DefaultStoreMetricsConstant
 //! .java`), with the units that its Prometheus exporter appends.
 
+mod text;
+mod traffic;
+mod lag;
+mod connections;
+
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,15 +14,15 @@ use std::time::Duration;
 
 use net::server::Counts;
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
-use protocol::topic::{is_system, retry_group};
-use protocol::{Frame, RequestCode, ResponseCode};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry};
+use protocol::record::Record;
+use protocol::topic::{dlq_group, is_system, retry_group};
+use protocol::{Frame, RequestCode, ResponseCode, properties};
 
 use crate::Broker;
 use crate::process::unix_ms;
 use crate::stats::Stats;
+use traffic::{OTHER, Traffic};
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -25,19 +30,56 @@ pub struct Metrics {
     /// The same, as `mqadmin` asks for it.
     stats: Mutex<Stats>,
     cluster: String,
-    messages_in: IntCounterVec,
-    messages_out: IntCounterVec,
-    bytes_in: IntCounterVec,
-    bytes_out: IntCounterVec,
-    dead_letters: IntCounterVec,
+    traffic: Traffic,
     latency: HistogramVec,
     /// Those of `latency` that have been asked for, by what makes their labels: no more than
     /// there are pairs of known codes.
     answers: RwLock<HashMap<Answer, Histogram>>,
-    message_size: HistogramVec,
-    /// By what is measured: see [`Gauges`].
+    topics_created: HistogramVec,
+    groups_created: HistogramVec,
     gauges: Gauges,
     counts: Arc<Counts>,
+}
+
+/// The type of a message (`TopicMessageType.java`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MessageType {
+    Normal,
+    Fifo,
+    Delay,
+    Transaction,
+}
+
+impl MessageType {
+    /// As the properties say that were sent.
+    pub(crate) fn of(sent: &[u8]) -> Self {
+        let has = |name| properties::get(sent, name).is_some();
+        let delayed = [
+            "__STARTDELIVERTIME",
+            properties::DELAY,
+            properties::TIMER_DELIVER_MS,
+            properties::TIMER_DELAY_SEC,
+            properties::TIMER_DELAY_MS,
+        ];
+        if properties::get(sent, properties::TRAN_MSG) == Some("true") {
+            Self::Transaction
+        } else if has(properties::SHARDING_KEY) {
+            Self::Fifo
+        } else if delayed.into_iter().any(has) {
+            Self::Delay
+        } else {
+            Self::Normal
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Fifo => "fifo",
+            Self::Delay => "delay",
+            Self::Transaction => "transaction",
+        }
+    }
 }
 
 /// What the labels of `rocketmq_rpc_latency` say.
@@ -52,8 +94,13 @@ struct Answer {
 #[derive(Debug)]
 struct Gauges {
     connections: IntGaugeVec,
+    waiting: IntGaugeVec,
+    topics: IntGauge,
+    groups: IntGauge,
     storage_size: IntGauge,
     flush_behind: IntGauge,
+    dispatch_behind: IntGauge,
+    reserve_time: IntGauge,
     disk_used: IntGauge,
     disk_size: IntGauge,
     held_pulls: IntGauge,
@@ -63,83 +110,118 @@ struct Gauges {
 /// Bounds of `rocketmq_rpc_latency`, in ms.
 const LATENCY_MS: &[f64] = &[1.0, 3.0, 5.0, 7.0, 10.0, 100.0, 1_000.0, 2_000.0, 3_000.0];
 
-/// Bounds of `rocketmq_message_size`, in bytes.
-const SIZE_BYTES: &[f64] = &[
-    1_024.0,
-    4_096.0,
-    524_288.0,
-    1_048_576.0,
-    2_097_152.0,
-    4_194_304.0,
+/// Bounds of the times that topics and groups take to be made, in ms.
+const CREATE_MS: &[f64] = &[10.0, 100.0, 1_000.0, 3_000.0, 5_000.0];
+
+/// Java's thread pools. Here requests wait for the log alone: at the others nothing ever waits.
+const PROCESSORS: [&str; 12] = [
+    "send",
+    "async_put",
+    "pull",
+    "ack",
+    "query_message",
+    "client_manager",
+    "heartbeat",
+    "lite_pull",
+    "transaction",
+    "consumer_manager",
+    "admin",
+    "reply",
 ];
 
-impl Metrics {
-    pub fn new(cluster: &str, broker: &str, counts: Arc<Counts>) -> Self {
-        let registry = Registry::new();
-        let opts = |name: &str, help: &str| {
-            Opts::new(name, help)
-                .const_label("cluster", cluster)
-                .const_label("node_type", "broker")
-                .const_label("node_id", broker)
-        };
-        let counter = |name, help, labels: &[&str]| {
-            register(&registry, IntCounterVec::new(opts(name, help), labels))
-        };
-        let gauge = |name, help| register(&registry, IntGauge::with_opts(opts(name, help)));
+/// The group under which delayed messages are read.
+const SCHEDULE_GROUP: &str = "SCHEDULE_CONSUMER";
+
+impl Gauges {
+    fn new(registry: &Registry, opts: impl Fn(&str, &str) -> Opts) -> Self {
+        let gauge = |name, help| register(registry, IntGauge::with_opts(opts(name, help)));
+        let by =
+            |name, help, label| register(registry, IntGaugeVec::new(opts(name, help), &[label]));
         let storage = |name, help| {
             let opts = opts(name, help).const_label("storage_type", "local");
             let opts = opts.const_label("storage_medium", "disk");
-            register(&registry, IntGauge::with_opts(opts))
+            register(registry, IntGauge::with_opts(opts))
         };
-        let topic = ["topic", "message_type", "is_system"];
-        let group = ["topic", "consumer_group", "is_system", "is_retry"];
-        let latency = HistogramOpts::from(opts(
-            "rocketmq_rpc_latency_milliseconds",
-            "From a request's arrival to its answer",
-        ))
-        .buckets(LATENCY_MS.to_vec());
-        let labels = [
-            "protocol_type",
-            "request_code",
-            "response_code",
-            "is_long_polling",
-            "result",
-        ];
-        let size = HistogramOpts::from(opts("rocketmq_message_size", "Bytes of records stored"))
-            .buckets(SIZE_BYTES.to_vec());
-        let connections = opts("gantry_connections", "What is connected, by kind");
+        // A broker that may not be read or written is not a broker yet.
+        gauge("rocketmq_broker_permission", "Read and write: 6").set(6);
         Self {
-            messages_in: counter("rocketmq_messages_in_total", "Messages stored", &topic),
-            messages_out: counter("rocketmq_messages_out_total", "Messages delivered", &group),
-            bytes_in: counter(
-                "rocketmq_throughput_in_total",
-                "Bytes of records stored",
-                &topic,
+            connections: by("gantry_connections", "What is connected, by kind", "kind"),
+            waiting: by(
+                "rocketmq_processor_watermark",
+                "Requests that wait, by what serves them",
+                "processor",
             ),
-            bytes_out: counter("rocketmq_throughput_out_total", "Bytes delivered", &group),
-            dead_letters: counter(
-                "rocketmq_send_to_dlq_messages_total",
-                "Messages that a group has given up",
-                &["topic", "consumer_group", "is_system"],
+            topics: gauge("rocketmq_topic_number", "Topics, the broker's own too"),
+            groups: gauge("rocketmq_consumer_group_number", "Consumer groups"),
+            storage_size: storage("rocketmq_storage_size_bytes", "Bytes of log kept"),
+            flush_behind: storage(
+                "rocketmq_storage_flush_behind_bytes",
+                "Bytes of log that are not yet on disk",
             ),
-            latency: register(&registry, HistogramVec::new(latency, &labels)),
+            dispatch_behind: storage(
+                "rocketmq_storage_dispatch_behind_bytes",
+                "Bytes of log that are not yet in the index: none, it follows each write",
+            ),
+            reserve_time: storage(
+                "rocketmq_storage_message_reserve_time_milliseconds",
+                "Age of the oldest record",
+            ),
+            disk_used: gauge("gantry_disk_used_bytes", "Used bytes of the data volume"),
+            disk_size: gauge("gantry_disk_size_bytes", "Size of the data volume"),
+            held_pulls: gauge("gantry_held_pulls", "Pulls that wait for a message"),
+            append_queue: gauge(
+                "gantry_append_queue_messages",
+                "Sends that wait for the log",
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn new(cluster: &str, broker: &str, series_max: usize, counts: Arc<Counts>) -> Self {
+        let registry = Registry::new();
+        let common = [
+            ("cluster", cluster),
+            ("node_type", "broker"),
+            ("node_id", broker),
+        ];
+        let opts = |name: &str, help: &str| {
+            let opts = Opts::new(name, help);
+            let common = common.iter();
+            common.fold(opts, |opts, (name, value)| opts.const_label(*name, *value))
+        };
+        let histogram = |name, help, bounds: &[f64], labels: &[&str]| {
+            let opts = HistogramOpts::from(opts(name, help)).buckets(bounds.to_vec());
+            register(&registry, HistogramVec::new(opts, labels))
+        };
+        Self {
+            traffic: Traffic::new(text::labels(&common), series_max),
+            latency: histogram(
+                "rocketmq_rpc_latency_milliseconds",
+                "From a request's arrival to its answer",
+                LATENCY_MS,
+                &[
+                    "protocol_type",
+                    "request_code",
+                    "response_code",
+                    "is_long_polling",
+                    "result",
+                ],
+            ),
             answers: RwLock::default(),
-            message_size: register(&registry, HistogramVec::new(size, &topic)),
-            gauges: Gauges {
-                connections: register(&registry, IntGaugeVec::new(connections, &["kind"])),
-                storage_size: storage("rocketmq_storage_size_bytes", "Bytes of log kept"),
-                flush_behind: storage(
-                    "rocketmq_storage_flush_behind_bytes",
-                    "Bytes of log that are not yet on disk",
-                ),
-                disk_used: gauge("gantry_disk_used_bytes", "Used bytes of the data volume"),
-                disk_size: gauge("gantry_disk_size_bytes", "Size of the data volume"),
-                held_pulls: gauge("gantry_held_pulls", "Pulls that wait for a message"),
-                append_queue: gauge(
-                    "gantry_append_queue_messages",
-                    "Sends that wait for the log",
-                ),
-            },
+            topics_created: histogram(
+                "rocketmq_topic_create_execution_time_milliseconds",
+                "From the request for a topic to its answer",
+                CREATE_MS,
+                &["invocation_status", "is_system"],
+            ),
+            groups_created: histogram(
+                "rocketmq_consumer_group_create_execution_time_milliseconds",
+                "From the request for a consumer group to its answer",
+                CREATE_MS,
+                &["invocation_status"],
+            ),
+            gauges: Gauges::new(&registry, opts),
             registry,
             stats: Mutex::new(Stats::new(unix_ms())),
             cluster: cluster.to_owned(),
@@ -151,35 +233,72 @@ impl Metrics {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn message_in(&self, topic: &str, bytes: usize) {
+    /// Messages of one request were stored, with these sizes.
+    pub(crate) fn messages_in(&self, topic: &str, of: MessageType, sizes: &[usize]) {
+        {
+            let mut stats = self.stats();
+            for bytes in sizes {
+                stats.put(&self.cluster, topic, *bytes);
+            }
+        }
+        if retry_group(topic).is_none() && dlq_group(topic).is_none() {
+            self.count_in(topic, of, sizes.len(), sizes.iter().sum());
+        }
+    }
+
+    /// A consumer's message was stored for its retry: of the metrics only its delivery counts.
+    pub(crate) fn sent_back(&self, topic: &str, bytes: usize) {
         self.stats().put(&self.cluster, topic, bytes);
-        let labels = [topic, "normal", flag(is_system(topic))];
-        self.message_size
-            .with_label_values(&labels)
-            .observe(bytes as f64);
-        self.messages_in.with_label_values(&labels).inc();
-        self.bytes_in
-            .with_label_values(&labels)
-            .inc_by(bytes as u64);
+    }
+
+    /// A delayed message has come to its topic.
+    pub(crate) fn delivered(&self, topic: &str, bytes: usize) {
+        self.stats().put(&self.cluster, topic, bytes);
+        self.count_in(topic, MessageType::Delay, 1, bytes);
+        let from = protocol::topic::SCHEDULE_TOPIC;
+        self.count_out(from, SCHEDULE_GROUP, 1, bytes);
+    }
+
+    fn count_in(&self, topic: &str, of: MessageType, messages: usize, bytes: usize) {
+        let of = of.name();
+        let series = self.traffic.ins.of((topic, of), (OTHER, of), |topic, of| {
+            self.traffic.labels(&[
+                ("topic", topic),
+                ("message_type", of),
+                ("is_system", flag(is_system(topic))),
+            ])
+        });
+        series.value.add(messages as u64, bytes as u64);
+    }
+
+    fn count_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
+        let labels = |topic: &str, group: &str| self.group_labels(topic, group);
+        let outs = &self.traffic.outs;
+        let series = outs.of((topic, group), (OTHER, OTHER), labels);
+        series.value.add(messages as u64, bytes as u64);
+    }
+
+    fn group_labels(&self, topic: &str, group: &str) -> String {
+        let system = is_system(topic) || is_system_group(group);
+        self.traffic.labels(&[
+            ("topic", topic),
+            ("consumer_group", group),
+            ("is_system", flag(system)),
+        ])
     }
 
     pub(crate) fn dead_letter(&self, topic: &str, group: &str) {
-        let labels = [topic, group, flag(is_system(topic))];
-        self.dead_letters.with_label_values(&labels).inc();
+        let labels = |topic: &str, group: &str| self.group_labels(topic, group);
+        let dead = &self.traffic.dead;
+        let series = dead.of((topic, group), (OTHER, OTHER), labels);
+        series.value.add(1, 0);
     }
 
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
         self.stats()
             .got(&self.cluster, topic, group, (messages, bytes));
-        if messages > 0 {
-            let retry = flag(retry_group(topic).is_some());
-            let labels = [topic, group, flag(is_system(topic)), retry];
-            self.messages_out
-                .with_label_values(&labels)
-                .inc_by(messages as u64);
-            self.bytes_out
-                .with_label_values(&labels)
-                .inc_by(bytes as u64);
+        if messages > 0 && retry_group(topic).is_none() && dlq_group(topic).is_none() {
+            self.count_out(topic, group, messages, bytes);
         }
     }
 
@@ -204,8 +323,25 @@ impl Metrics {
             let stored = response == ResponseCode::Success.number();
             self.stats().sent(stored, after.as_millis() as u64);
         }
-        self.latency_of(answer)
-            .observe(after.as_secs_f64() * 1_000.0);
+        let after_ms = after.as_secs_f64() * 1_000.0;
+        self.latency_of(answer).observe(after_ms);
+        let done = response == ResponseCode::Success.number();
+        let status = if done { "success" } else { "failure" };
+        match answer.request {
+            Some(RequestCode::UpdateAndCreateTopic) => {
+                let topic = request.fields.get("topic").unwrap_or_default();
+                let labels = [status, flag(is_system(topic))];
+                self.topics_created
+                    .with_label_values(&labels)
+                    .observe(after_ms);
+            }
+            Some(RequestCode::UpdateAndCreateSubscriptiongroup) if done => {
+                self.groups_created
+                    .with_label_values(&[status])
+                    .observe(after_ms);
+            }
+            _ => {}
+        }
     }
 
     fn latency_of(&self, answer: Answer) -> Histogram {
@@ -253,9 +389,43 @@ impl Metrics {
             gauges.disk_used.set(volume.used_bytes as i64);
             gauges.disk_size.set(volume.total_bytes as i64);
         }
+        for processor in PROCESSORS {
+            let waiting = match processor {
+                "send" => status.append_queue_messages as i64,
+                _ => 0,
+            };
+            gauges.waiting.with_label_values(&[processor]).set(waiting);
+        }
+        let (topics, groups) = broker.tables().counts();
+        gauges.topics.set(topics as i64);
+        gauges.groups.set(groups as i64);
+        gauges.dispatch_behind.set(0);
+        let oldest = broker.store.record_at(status.log_start);
+        if let Ok(Some(bytes)) = oldest
+            && let Ok(record) = Record::decode(&bytes)
+        {
+            gauges
+                .reserve_time
+                .set((unix_ms() - record.store_ms).max(0));
+        }
         gauges.held_pulls.set(broker.holds.count() as i64);
         gauges.append_queue.set(status.append_queue_messages as i64);
     }
+}
+
+impl Metrics {
+    /// The series by topic, group and client.
+    pub(crate) fn write(&self, broker: &Broker, out: &mut String) {
+        self.traffic.write(out);
+        connections::write(broker, &self.traffic, out);
+        lag::write(broker, &self.traffic, out);
+    }
+}
+
+fn is_system_group(group: &str) -> bool {
+    const PREFIX: &str = "CID_RMQ_SYS_";
+    let start = group.get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 fn flag(value: bool) -> &'static str {

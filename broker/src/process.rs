@@ -68,16 +68,7 @@ pub async fn run(
         tls: config.listen.tls.open()?,
         proxy_from: config.listen.proxy_protocol_from.clone(),
     };
-    let bind = |address| async move {
-        TcpListener::bind(address)
-            .await
-            .map_err(|error| RunError::Port { address, error })
-    };
-    let mut remoting = vec![bind(config.listen.remoting).await?];
-    if let Some(vip) = config.listen.vip_address() {
-        remoting.push(bind(vip).await?);
-    }
-    let pages = bind(config.listen.http).await?;
+    let (remoting, pages) = ports(&config).await?;
     let counts = Arc::<Counts>::default();
     let opening = (config.clone(), Arc::clone(&counts));
     let broker = tokio::task::spawn_blocking(move || open(opening.0, opening.1))
@@ -90,6 +81,11 @@ pub async fn run(
     // The pages outlive the rest, so that a probe can see a broker that stops.
     let pages_stop = CancellationToken::new();
     loops.spawn(http::serve(pages, Arc::clone(&broker), pages_stop.clone()));
+    let (broker_then, stopped) = (Arc::clone(&broker), stop.clone());
+    loops.spawn(async move {
+        stopped.cancelled().await;
+        broker_then.registration.stopping();
+    });
     loops.spawn(hold::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
@@ -129,6 +125,20 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the ports of clients, and that of the pages.
+async fn ports(config: &Config) -> Result<(Vec<TcpListener>, TcpListener), RunError> {
+    let bind = |address| async move {
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| RunError::Port { address, error })
+    };
+    let mut remoting = vec![bind(config.listen.remoting).await?];
+    if let Some(vip) = config.listen.vip_address() {
+        remoting.push(bind(vip).await?);
+    }
+    Ok((remoting, bind(config.listen.http).await?))
 }
 
 /// Leaves a base and the JSON files of all that has been written, then closes the store.
@@ -191,7 +201,12 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         clients: Mutex::new(Clients::default()),
         coordination: Mutex::default(),
         holds,
-        metrics: Metrics::new(&config.cluster, &config.broker, counts),
+        metrics: Metrics::new(
+            &config.cluster,
+            &config.broker,
+            config.limits.metric_series_max,
+            counts,
+        ),
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
         delays: Delays::new(delayed),
@@ -304,6 +319,10 @@ impl http::Pages for Broker {
 
     fn refresh(&self) {
         self.metrics.refresh(self);
+    }
+
+    fn more(&self, out: &mut String) {
+        self.metrics.write(self, out);
     }
 
     fn ready(&self) -> Result<(), String> {

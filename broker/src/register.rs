@@ -4,6 +4,7 @@
 //! One loop a name server, so that one that is slow delays no other. Between changes a loop asks
 //! whether the name server still has the present version, and registers only when it has not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ const MASTER_ID: i64 = 0;
 pub struct Registration {
     changes: watch::Sender<u64>,
     states: Mutex<Vec<State>>,
+    stopping: AtomicBool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl Registration {
         Self {
             changes: watch::Sender::new(0),
             states,
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -54,8 +57,16 @@ impl Registration {
         self.changes.send_modify(|version| *version += 1);
     }
 
+    /// The broker stops: no more ready.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
     /// Ready once every name server that can be reached has the broker, and one has.
     pub fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("stopping".to_owned());
+        }
         let states = self
             .states
             .lock()
@@ -208,6 +219,35 @@ impl Registrar<'_> {
             address: config.advertise.clone(),
             cluster: config.cluster.clone(),
             broker_id: MASTER_ID,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_while_registered_with_every_name_server_that_is_reached() {
+        let gone = || State::Unreachable("nobody is there".to_owned());
+        let pending = "not yet registered with every name server";
+        for (states, why) in [
+            (vec![], None),
+            (vec![State::Pending], Some(pending)),
+            (vec![State::Registered, State::Pending], Some(pending)),
+            (vec![State::Registered, State::Registered], None),
+            (vec![State::Registered, gone()], None),
+            (vec![gone(), gone()], Some("nobody is there")),
+        ] {
+            let registration = Registration::new(states.len());
+            for (index, state) in states.iter().enumerate() {
+                registration.set(index, state.clone());
+            }
+            let ready = registration.ready().err();
+            assert_eq!(ready.as_deref(), why, "{states:?}");
+            registration.stopping();
+            let ready = registration.ready().err();
+            assert_eq!(ready.as_deref(), Some("stopping"), "{states:?}");
         }
     }
 }

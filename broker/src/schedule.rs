@@ -330,7 +330,7 @@ async fn deliver(broker: &Arc<Broker>, level: &mut Level, now_ms: i64) {
     match append(broker, due.messages).await {
         Ok(appended) => {
             for (topic, appended) in topics.iter().zip(appended) {
-                broker.metrics.message_in(topic, appended.bytes as usize);
+                broker.metrics.delivered(topic, appended.bytes as usize);
             }
             level.messages_max = DELIVER_MESSAGES_MAX;
             commit(broker, level, due.next, due.look);

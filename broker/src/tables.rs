@@ -265,6 +265,11 @@ impl Tables {
         true
     }
 
+    /// Topics and groups.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.built_in.len() + self.topics.len(), self.groups.len())
+    }
+
     pub fn version(&self) -> DataVersion {
         self.version
     }

@@ -2,6 +2,7 @@
 
 mod upkeep;
 mod carry;
+mod monitoring;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

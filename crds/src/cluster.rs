@@ -13,7 +13,7 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Broken, DeletionPolicy, ensure};
+use crate::{Broken, DeletionPolicy, ensure, yes};
 
 pub const GROUPS_MAX: i32 = 64;
 
@@ -74,6 +74,9 @@ pub struct BrokerClusterSpec {
     pub name_server: NameServer,
     /// The volume of each broker.
     pub storage: Storage,
+    /// How long messages are kept, and what happens when a volume fills up.
+    #[serde(default)]
+    pub retention: Retention,
     /// When a message is acknowledged: sync after it is on disk, async before.
     #[serde(default)]
     pub flush: Flush,
@@ -92,6 +95,9 @@ pub struct BrokerClusterSpec {
     /// Rules for topics that no Topic declares.
     #[serde(default)]
     pub topic_policy: TopicPolicy,
+    /// Who may connect to the pods.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
     /// Additions to the pods of brokers and name servers.
     #[serde(default)]
     pub template: PodTemplate,
@@ -118,6 +124,15 @@ pub struct NameServer {
     pub replicas: i32,
 }
 
+/// Who may connect to the pods.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// True closes every port but those for clients, metrics and probes.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
 /// The volume of each broker.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -137,6 +152,29 @@ pub struct Storage {
     /// When volumes are removed.
     #[serde(default)]
     pub retention_policy: RetentionPolicy,
+}
+
+/// How long messages are kept, and what happens when a volume fills up.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(PERCENT_ORDER_RULE).message(PERCENT_ORDER))]
+pub struct Retention {
+    /// How long messages are kept: a whole number with one of s, m, h and d.
+    #[serde(default = "kept")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new(KEPT_RULE).message(KEPT))]
+    pub time: String,
+    /// Above this use of the volume, in percent, messages go early that every group has consumed.
+    #[serde(default = "percent::<75>")]
+    #[x_kube(validation = Rule::new(PERCENT_RULE).message(PERCENT))]
+    pub clean_percent: i32,
+    /// Above this use of the volume, in percent, messages are refused until there is room.
+    #[serde(default = "percent::<90>")]
+    #[x_kube(validation = Rule::new(PERCENT_RULE).message(PERCENT))]
+    pub reject_percent: i32,
+    /// Above cleanPercent, messages go early that somebody has still to consume.
+    #[serde(default)]
+    pub delete_unconsumed_when_full: bool,
 }
 
 /// When volumes are removed.
@@ -274,6 +312,19 @@ impl BrokerCluster {
         ensure((1..=GROUPS_MAX).contains(&spec.groups), GROUPS)?;
         ensure(spec.replicas_per_group == 1, REPLICAS)?;
         ensure((1..=5).contains(&spec.name_server.replicas), NAME_SERVERS)?;
+        let Retention {
+            time,
+            clean_percent,
+            reject_percent,
+            ..
+        } = &spec.retention;
+        ensure(is_time_span(time), KEPT)?;
+        let is_percent = |percent: &i32| (1..=99).contains(percent);
+        ensure(
+            is_percent(clean_percent) && is_percent(reject_percent),
+            PERCENT,
+        )?;
+        ensure(clean_percent <= reject_percent, PERCENT_ORDER)?;
         let mut keys = spec.config.keys().map(String::as_str);
         ensure(!keys.any(|k| CONFIG_RESERVED.contains(&k)), CONFIG)?;
         let is_known = |key: &String| CONFIG_KNOWN.iter().any(|(known, _)| known == key);
@@ -289,6 +340,38 @@ impl BrokerCluster {
             !deletes || spec.deletion_policy == DeletionPolicy::Delete,
             RETENTION,
         )
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            time: kept(),
+            clean_percent: percent::<75>(),
+            reject_percent: percent::<90>(),
+            delete_unconsumed_when_full: false,
+        }
+    }
+}
+
+fn kept() -> String {
+    "72h".to_owned()
+}
+
+fn percent<const PERCENT: i32>() -> i32 {
+    PERCENT
+}
+
+fn is_time_span(text: &str) -> bool {
+    let number = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or_default();
+    (1..=4).contains(&number.len())
+        && number.bytes().all(|b| b.is_ascii_digit())
+        && !number.starts_with('0')
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        NetworkPolicy { enabled: true }
     }
 }
 
@@ -349,32 +432,36 @@ const CONFIG: &str = "config must not set what other fields or the operator deci
 enum Value {
     Word,
     Flag,
+    /// Times such as `1s 5m 2h`.
+    Levels,
     Number(i64, i64),
 }
 
 /// The broker properties that a broker takes.
-const CONFIG_KNOWN: [(&str, Value); 7] = [
+const CONFIG_KNOWN: [(&str, Value); 8] = [
     ("defaultTopicQueueNums", Value::Number(1, 1024)),
     ("maxMessageSize", Value::Number(1, 4_194_304)),
     ("shortPollingTimeMills", Value::Number(0, 60_000)),
     ("registerNameServerPeriod", Value::Number(1000, 60_000)),
     ("autoCreateSubscriptionGroup", Value::Flag),
     ("longPollingEnable", Value::Flag),
+    ("messageDelayLevel", Value::Levels),
     ("regionId", Value::Word),
 ];
 const CONFIG_UNKNOWN: &str = "config takes defaultTopicQueueNums, maxMessageSize, \
      shortPollingTimeMills, registerNameServerPeriod, autoCreateSubscriptionGroup, \
-     longPollingEnable and regionId";
+     longPollingEnable, messageDelayLevel and regionId";
 const CONFIG_VALUES: &str = "config must be 1 to 1024 for defaultTopicQueueNums, 1 to 4194304 for \
      maxMessageSize, 0 to 60000 for shortPollingTimeMills, 1000 to 60000 for \
-     registerNameServerPeriod, and true or false for autoCreateSubscriptionGroup and \
-     longPollingEnable";
+     registerNameServerPeriod, true or false for autoCreateSubscriptionGroup and \
+     longPollingEnable, and numbers up to 9999 with one of s, m, h and d for messageDelayLevel";
 
 impl Value {
     fn admits(&self, text: &str) -> bool {
         match self {
             Value::Word => true,
             Value::Flag => matches!(text, "true" | "false"),
+            Value::Levels => text.split(' ').all(is_time_span),
             Value::Number(min, max) => {
                 let digits =
                     (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
@@ -415,6 +502,10 @@ fn config_values_rule() -> String {
         Value::Flag => Some(format!(
             "(!('{key}' in self) || self['{key}'] in ['true', 'false'])"
         )),
+        Value::Levels => Some(format!(
+            "(!('{key}' in self) || \
+             self['{key}'].matches('^[1-9][0-9]{{0,3}}[smhd]( [1-9][0-9]{{0,3}}[smhd])*$'))"
+        )),
         Value::Number(min, max) => Some(format!(
             "(!('{key}' in self) || (self['{key}'].matches('^[0-9]{{1,9}}$') && \
              int(self['{key}']) >= {min} && int(self['{key}']) <= {max}))"
@@ -443,6 +534,14 @@ const GROUPS_SHRINK: &str =
     "groups may only grow: the messages of a removed group would be left behind";
 const REPLICAS: &str = "replicasPerGroup must be 1";
 const NAME_SERVERS: &str = "nameServer.replicas must be between 1 and 5";
+const KEPT_RULE: &str = "self.matches('^[1-9][0-9]{0,3}[smhd]$')";
+const KEPT: &str =
+    "retention.time must be a number up to 9999 with one of s, m, h and d, such as 72h";
+const PERCENT_RULE: &str = "self >= 1 && self <= 99";
+const PERCENT: &str = "retention.cleanPercent and rejectPercent must be between 1 and 99";
+const PERCENT_ORDER_RULE: &str = "(has(self.cleanPercent) ? self.cleanPercent : 75) \
+     <= (has(self.rejectPercent) ? self.rejectPercent : 90)";
+const PERCENT_ORDER: &str = "retention.cleanPercent must not be above rejectPercent";
 const SIZE_RULE: &str = "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))";
 const SIZE: &str = "storage.size must be a quantity above zero, such as 20Gi";
 const SIZE_SHRINK_RULE: &str = "!isQuantity(self) || !isQuantity(oldSelf) || \

@@ -12,6 +12,7 @@
 
 pub mod name;
 pub mod cluster;
+pub mod place;
 pub mod topic;
 pub mod group;
 pub mod render;
@@ -29,15 +30,15 @@ use serde::{Deserialize, Serialize};
 #[error("{0}")]
 pub struct Broken(pub &'static str);
 
-/// The cluster, in the same namespace, that a Topic or ConsumerGroup belongs to.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
-pub struct ClusterRef {
-    /// Name of the BrokerCluster.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
+/// Whether the operator makes brokers be as a resource says.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum ManagementPolicy {
+    #[default]
+    Manage,
+    Observe,
 }
 
-/// What becomes of the data, topic or group when its resource is deleted.
+/// What becomes of the data when a resource is deleted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 pub enum DeletionPolicy {
     #[default]
@@ -55,6 +56,19 @@ pub struct OnBroker {
     /// Why it has not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// A setting that a broker has otherwise than the resource says.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub struct Drift {
+    /// Name of the broker.
+    pub broker: String,
+    /// The setting, in the resource's words.
+    pub field: String,
+    /// What the resource says.
+    pub want: String,
+    /// What the broker has.
+    pub have: String,
 }
 
 pub(crate) fn ensure(holds: bool, message: &'static str) -> Result<(), Broken> {

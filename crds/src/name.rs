@@ -58,6 +58,7 @@ pub(crate) fn is_reserved_topic(name: &str) -> bool {
     TOPICS_RESERVED.contains(&name) || TOPIC_PREFIXES_RESERVED.iter().any(|p| name.starts_with(p))
 }
 
-pub(crate) fn is_reserved_group(name: &str) -> bool {
+/// True for a group of the broker's own, or of its tools.
+pub fn is_reserved_group(name: &str) -> bool {
     GROUPS_RESERVED.contains(&name) || name.starts_with("CID_RMQ_SYS_")
 }

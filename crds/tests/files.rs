@@ -38,7 +38,7 @@ fn schema_is_structural_and_described() {
         !text.contains("{{"),
         "the chart would read it as a template"
     );
-    assert!(text.contains("description: The cluster that has the topic. Immutable."));
+    assert!(text.contains("description: The kind of messages that the topic takes."));
 }
 
 #[test]

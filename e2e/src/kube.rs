@@ -4,6 +4,7 @@
 //! - [`client`]: a JVM inside the cluster's network
 //! - [`resources`]: the corpus of accepted and refused resources, judged by the API server
 //! - [`cluster`]: a BrokerCluster with a Topic and a ConsumerGroup: conditions, events, pages
+//! - [`operations`]: what people do with a cluster on the second day
 //! - [`pages`]: metrics and probes of every pod
 //! - [`messages`]: 10,000 messages that outlive a pod and a node
 //!
@@ -15,6 +16,7 @@ pub mod kubectl;
 pub mod client;
 pub mod resources;
 pub mod cluster;
+pub mod operations;
 pub mod pages;
 pub mod messages;
 
@@ -69,6 +71,13 @@ impl Lab {
         let image = (!options.local).then(|| options.client_image.clone());
         let clients = Clients::new(Jars::ready().await?, image);
         kubectl.ok(&["create", "namespace", &namespace]).await?;
+        if options.local {
+            // As strict as Kubernetes is with pods anywhere; elsewhere clients are pods here.
+            let strict = "pod-security.kubernetes.io/enforce=restricted";
+            kubectl
+                .ok(&["label", "namespace", &namespace, strict])
+                .await?;
+        }
         Ok(Self {
             options,
             kubectl,
@@ -120,6 +129,24 @@ pub fn tests() -> Vec<Test<Lab>> {
         }),
         ("metrics_and_probes_are_served_by_every_pod", |lab| {
             Box::pin(pages::of_every_pod(lab))
+        }),
+        ("kubectl_diff_finds_nothing_after_an_apply", |lab| {
+            Box::pin(operations::no_difference(lab))
+        }),
+        ("volumes_grow_without_a_restart", |lab| {
+            Box::pin(operations::volumes_grow(lab))
+        }),
+        ("a_bad_image_stops_at_one_pod_and_heals", |lab| {
+            Box::pin(operations::bad_image(lab))
+        }),
+        ("a_cluster_is_scaled_by_its_sub_resource", |lab| {
+            Box::pin(operations::scale(lab))
+        }),
+        ("a_changed_property_restarts_each_broker_once", |lab| {
+            Box::pin(operations::config(lab))
+        }),
+        ("a_deleted_cluster_leaves_its_volumes", |lab| {
+            Box::pin(operations::delete(lab))
         }),
         ("messages_outlive_pod_and_node", |lab| {
             Box::pin(messages::outlive_pod_and_node(lab))

@@ -9,6 +9,7 @@
 //! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: facts about Java, and their renewal
 //! - [`host`]: the tests on one machine
 //! - [`compat`]: each call of each official client
+//! - [`control`]: the operator against an API server without nodes
 //! - [`kube`]: the tests on a Kubernetes
 
 #![allow(
@@ -31,6 +32,7 @@ mod golden;
 mod codes;
 mod host;
 mod compat;
+mod control;
 mod kube;
 
 use std::path::PathBuf;
@@ -56,7 +58,7 @@ enum Stage {
         /// The binary under test; without it the one that lies beside this program
         #[arg(long)]
         gantry: Option<PathBuf>,
-        /// Of everything that is random in the tests
+        /// Of everything that is random in the tests; any but the first runs only those
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Run only tests whose name contains this
@@ -64,6 +66,14 @@ enum Stage {
     },
     /// Each call of each official client, on this machine
     Compat(compat::Options),
+    /// The operator as a process of this machine against an API server without nodes
+    Control {
+        /// The binary under test; without it the one that lies beside this program
+        #[arg(long)]
+        gantry: Option<PathBuf>,
+        /// Run only tests whose name contains this
+        filter: Option<String>,
+    },
     /// The operator, its brokers and official clients on a Kubernetes
     Kube {
         #[command(flatten)]
@@ -110,12 +120,14 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
             seed,
             filter,
         } => {
-            let gantry = match gantry {
-                Some(path) => path,
-                None => std::env::current_exe()?.with_file_name("gantry"),
-            };
-            let mut lab = Lab::new(Some(gantry), seed)?;
-            Ok(runner::run(&mut lab, &host::tests(), filter.as_deref())
+            let mut lab = Lab::new(Some(binary(gantry)?), seed)?;
+            Ok(runner::run(&mut lab, &host::tests(seed), filter.as_deref())
+                .await?
+                .code())
+        }
+        Stage::Control { gantry, filter } => {
+            let mut lab = control::Lab::new(binary(gantry)?)?;
+            Ok(runner::run(&mut lab, &control::tests(), filter.as_deref())
                 .await?
                 .code())
         }
@@ -145,5 +157,13 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
             bad_input::record(&mut Lab::new(None, 1)?).await?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// The binary under test.
+fn binary(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(path) => Ok(path),
+        None => Ok(std::env::current_exe()?.with_file_name("gantry")),
     }
 }

@@ -2,15 +2,14 @@
 
 mod admin;
 mod command;
+mod log;
 mod output;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use net::client::CallError;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use command::{
     bench, broker, cluster, crds, group, message, namesrv, operator, standalone, store, topic,
@@ -29,19 +28,19 @@ Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 nobody can be reach
 #[command(version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// How log lines are written to standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log: LogFormat,
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "GANTRY_LOG_FORMAT",
+        default_value_t = log::Format::Text
+    )]
+    log: log::Format,
     /// What is logged: a level, or `target=level,...`.
     #[arg(long, global = true, env = "GANTRY_LOG", default_value = "info")]
     log_level: String,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +78,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Err(error) = log_to_stderr(&arguments) {
+    if let Err(error) = log::start(arguments.log, &arguments.log_level) {
         eprintln!("gantry: --log-level {}: {error}", arguments.log_level);
         return ExitCode::from(2);
     }
@@ -112,19 +111,6 @@ async fn main() -> ExitCode {
             ExitCode::from(if unreachable { 3 } else { 1 })
         }
     }
-}
-
-fn log_to_stderr(arguments: &Arguments) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&arguments.log_level)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match arguments.log {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second one, or too long a stop, ends the process.

@@ -138,3 +138,32 @@ impl http::Pages for NameServer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_lists_every_series() {
+        let server = NameServer::new(Metrics::new(Arc::default()), || 0);
+        let page = http::metrics(&server);
+        let mut shown: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .collect();
+        shown.sort_unstable();
+        let guide = include_str!("../../docs/guide/monitoring.md");
+        let rows = guide
+            .split("### ")
+            .find(|part| part.starts_with("Name server"));
+        let rows = rows.expect("a section").lines();
+        let mut listed: Vec<String> = rows
+            .filter_map(|line| {
+                let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                Some(format!("{name} {}", rest.split_once(' ')?.0))
+            })
+            .collect();
+        listed.sort_unstable();
+        assert_eq!(shown, listed);
+    }
+}

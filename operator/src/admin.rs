@@ -1,6 +1,8 @@
 //! Calls to name servers and brokers over the admin protocol, signed when there are credentials.
+//! What changes something there passes only while its process leads, as writes to Kubernetes do.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use net::client::{CallError, Connection};
@@ -9,34 +11,65 @@ use protocol::{Frame, Header, RequestCode, ResponseCode, json};
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+use crate::leader::Leader;
+use crate::metrics::Metrics;
 
 const OPEN_TIME_MAX: Duration = Duration::from_secs(3);
 const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// One connection, with what its calls are signed with.
+/// Who calls: what its calls are signed with, and whether it may write.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub credentials: Option<Credentials>,
+    pub leader: Arc<Leader>,
+    pub metrics: Metrics,
+}
+
+/// One connection.
 pub(crate) struct Admin {
     address: String,
     connection: Connection,
-    credentials: Option<Credentials>,
+    caller: Caller,
 }
 
 impl Admin {
-    pub(crate) async fn open(
-        address: &str,
-        credentials: Option<Credentials>,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn open(address: &str, caller: &Caller) -> Result<Self, Error> {
         let connection = Connection::open(address, OPEN_TIME_MAX).await?;
         Ok(Admin {
             address: address.to_owned(),
             connection,
-            credentials,
+            caller: caller.clone(),
         })
+    }
+
+    /// Changes something.
+    pub(crate) async fn write(&mut self, request: Frame) -> Result<(), Error> {
+        if !self.caller.leader.leads() {
+            return Err(Error::NotLeader);
+        }
+        let code = RequestCode::from_number(request.code);
+        let name = code.map_or("other", RequestCode::java_name);
+        self.caller.metrics.changed(name);
+        self.ask(request).await.map(drop)
     }
 
     /// Asks for something that is there, or has to be.
     pub(crate) async fn ask(&mut self, request: Frame) -> Result<Frame, Error> {
         let signed = self.signed(request);
         Ok(self.connection.ask(signed, CALL_TIME_MAX).await?)
+    }
+
+    /// Asks for a body that has to be there.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &mut self,
+        code: RequestCode,
+        header: &impl Header,
+    ) -> Result<T, Error> {
+        let answer = self.ask(Frame::request(code, header)).await?;
+        json::from_fastjson(&answer.body).map_err(|error| Error::Answer {
+            address: self.address.clone(),
+            reason: error.to_string(),
+        })
     }
 
     /// Asks for something that may be missing, which the code `missing` says.
@@ -60,7 +93,7 @@ impl Admin {
     }
 
     fn signed(&self, mut request: Frame) -> Frame {
-        if let Some(credentials) = &self.credentials {
+        if let Some(credentials) = &self.caller.credentials {
             acl::sign(&mut request, credentials);
         }
         request

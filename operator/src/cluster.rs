@@ -1,12 +1,14 @@
 //! BrokerCluster: fetch, validate, build, apply, status.
 //!
-//! A reconcile applies everything that the cluster needs and then says what is still waited for.
-//! It never waits itself: a watch brings it back. The address of a group is remembered in the
-//! status before any broker writes it into a message.
+//! A reconcile reads what the cluster has, applies what differs, deletes what nobody wants any
+//! more, and then says what is still waited for. It never waits itself: a watch brings it back.
+//! The address of a group is remembered in the status before any broker writes it into a message.
 
 mod validate;
 mod build;
+mod owned;
 mod restart;
+mod volume;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -20,23 +22,18 @@ use std::time::Duration;
 
 use crds::cluster::GroupStatus;
 use crds::{BrokerCluster, BrokerClusterStatus};
-use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::Resource;
+use kube::api::{Api, PostParams};
 use kube::runtime::controller::Action;
-use kube::{Resource, ResourceExt};
-use serde_json::json;
 
-use crate::apply::{FIELD_MANAGER, apply, write_status};
-use crate::condition::{State, Verdict, conditions, is_news};
+use crate::apply::FIELD_MANAGER;
+use crate::condition::{Fact, State, Verdict, conditions, is_news};
 use crate::{Error, Operator};
+use owned::Owned;
 use validate::{Part, as_text};
 
-/// Groups that are applied at the same time.
-const GROUPS_AT_ONCE_MAX: usize = 8;
 /// Without any event of a watch, a cluster is looked at again after this long.
 const RESYNC: Duration = Duration::from_mins(5);
 const RESYNC_WORKING: Duration = Duration::from_secs(10);
@@ -65,16 +62,19 @@ pub(crate) async fn reconcile(
     let old = cluster.status.as_ref();
     let known = old.map(|old| old.conditions.as_slice()).unwrap_or_default();
     let generation = cluster.metadata.generation.unwrap_or_default();
+    let facts = facts(&status.groups, &verdict);
     status.observed_generation = generation;
-    status.conditions = conditions(known, generation, &verdict, Timestamp::now());
-    write_status(&operator.client, cluster.as_ref(), old, &status).await?;
+    status.conditions = conditions(known, generation, &verdict, &facts, Timestamp::now());
+    operator
+        .write_status(cluster.as_ref(), old, &status)
+        .await?;
     if is_news(known, &verdict) && verdict.reason != observe::RESTARTING {
         operator.tell(cluster.as_ref(), &verdict, None).await;
     }
     match (error, verdict.state) {
         (Some(error), _) => Err(error),
-        (None, State::Working) => Ok(Action::requeue(RESYNC_WORKING)),
-        (None, _) => Ok(Action::requeue(RESYNC)),
+        (None, State::Ready | State::Paused) => Ok(Action::requeue(RESYNC)),
+        (None, State::Working | State::Stalled) => Ok(Action::requeue(RESYNC_WORKING)),
     }
 }
 
@@ -87,43 +87,93 @@ fn paused() -> Verdict {
     }
 }
 
+/// What is said beside the verdict: whether every group serves clients, and what stands in the
+/// way of a change that is being rolled out.
+fn facts(groups: &[GroupStatus], verdict: &Verdict) -> [Fact; 2] {
+    let missing: Vec<&str> = groups
+        .iter()
+        .filter(|group| !group.ready)
+        .map(|group| group.name.as_str())
+        .collect();
+    let holds = missing.is_empty() && !groups.is_empty();
+    let available = Fact {
+        name: "Available",
+        holds,
+        reason: if holds {
+            "AllGroupsServe"
+        } else {
+            "GroupsMissing"
+        },
+        message: match missing.as_slice() {
+            [] if holds => "every broker group serves clients".to_owned(),
+            [] => "no broker group has been made yet".to_owned(),
+            names => format!("not serving: {}", names.join(", ")),
+        },
+    };
+    let blocks = verdict.reason == observe::BLOCKED;
+    let blocked = Fact {
+        name: observe::BLOCKED,
+        holds: blocks,
+        reason: if blocks {
+            "PodNotReady"
+        } else {
+            "NothingBlocks"
+        },
+        message: if blocks {
+            verdict.message.clone()
+        } else {
+            String::new()
+        },
+    };
+    [available, blocked]
+}
+
 async fn converge(
     operator: &Operator,
     cluster: &BrokerCluster,
     valid: &ValidCluster,
     status: &mut BrokerClusterStatus,
 ) -> Result<Verdict, Error> {
-    let client = &operator.client;
-    apply(client, &build::service_account(valid)).await?;
-    apply(client, &build::role(valid)).await?;
-    apply(client, &build::role_binding(valid)).await?;
-    apply(client, &build::name_server_pods(valid)).await?;
-    apply(client, &build::name_server_service(valid)).await?;
-    apply(client, &build::budget(valid, Part::NameServers)).await?;
-    let mut sets = vec![apply(client, &build::name_server_set(valid)).await?];
+    let mut owned = Owned::read(operator, valid).await?;
+    owned.settle_shared(operator, valid).await?;
+    let mut sets = vec![owned.settle_name_servers(operator, valid).await?];
 
-    let open = stream::iter(valid.groups()).map(|group| open_address(operator, valid, group));
-    status.groups = open.buffered(GROUPS_AT_ONCE_MAX).try_collect().await?;
+    let mut groups = Vec::new();
+    for group in valid.groups() {
+        groups.push(open_address(operator, valid, &mut owned, group).await?);
+    }
+    status.groups = groups;
     status.name_servers = valid.name_servers();
     status.selector = as_text(&valid.selector(Part::Brokers));
-    if cluster
-        .status
-        .as_ref()
-        .is_none_or(|old| forgets(old, status))
-    {
-        write_status(client, cluster, None, status).await?;
+    let old = cluster.status.as_ref();
+    if old.is_none_or(|old| forgets(old, status)) {
+        operator.write_status(cluster, None, status).await?;
     }
-
-    let groups = valid.groups().zip(status.groups.clone());
-    let brokers = stream::iter(groups).map(|(g, open)| apply_broker(operator, valid, g, open));
-    let brokers: Vec<StatefulSet> = brokers.buffered(GROUPS_AT_ONCE_MAX).try_collect().await?;
-    sets.extend(brokers);
+    for (group, open) in valid.groups().zip(&status.groups) {
+        let store_host = open
+            .address
+            .parse()
+            .map_err(|_| Error::NoAddress(open.name.clone()))?;
+        sets.push(
+            owned
+                .settle_broker(operator, valid, group, store_host)
+                .await?,
+        );
+    }
+    owned.drop_orphans(operator).await?;
     status.replicas = valid.spec.groups;
     for (group, set) in status.groups.iter_mut().zip(sets.iter().skip(1)) {
         group.ready = group.ready && observe::is_ready(set);
     }
     status.ready_groups = status.groups.iter().filter(|group| group.ready).count() as i32;
-    observe::verdict(operator, cluster, valid, &sets, &status.groups).await
+    let growing = volume::grow(operator, valid).await?;
+    let verdict = observe::verdict(operator, cluster, valid, &sets, &status.groups).await?;
+    Ok(match growing {
+        Some(message) if verdict.state == State::Ready => {
+            Verdict::working("WaitingForVolumes", message)
+        }
+        _ => verdict,
+    })
 }
 
 /// True when the addresses on record are not those that messages are about to carry.
@@ -142,11 +192,10 @@ fn forgets(old: &BrokerClusterStatus, new: &BrokerClusterStatus) -> bool {
 async fn open_address(
     operator: &Operator,
     valid: &ValidCluster,
+    owned: &mut Owned,
     group: i32,
 ) -> Result<GroupStatus, Error> {
-    let client = &operator.client;
-    apply(client, &build::broker_service(valid, group)).await?;
-    let service: Service = apply(client, &build::rw_service(valid, group)).await?;
+    let service = owned.settle_services(operator, valid, group).await?;
     let ip = service
         .spec
         .and_then(|spec| spec.cluster_ip)
@@ -154,18 +203,16 @@ async fn open_address(
     let ip: IpAddr = ip
         .parse()
         .map_err(|_| Error::NoAddress(valid.rw_name(group)))?;
-
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &valid.namespace);
     let name = valid.rw_name(group);
-    let found = slices.get_opt(&name).await.map_err(Error::Read)?;
-    let ready = if let Some(slice) = found {
-        observe::has_ready_endpoint(&slice)
+    let ready = if let Some(slice) = owned.slices.get(&name) {
+        observe::has_ready_endpoint(slice)
     } else {
         let slice = build::rw_slice(valid, group, ip);
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
+        let slices: Api<EndpointSlice> = Api::namespaced(operator.client.clone(), &valid.namespace);
         let created = slices.create(&params, &slice).await;
         let what = format!("EndpointSlice {name}");
         created.map_err(|source| Error::Write { what, source })?;
@@ -177,63 +224,4 @@ async fn open_address(
         address,
         ready,
     })
-}
-
-async fn apply_broker(
-    operator: &Operator,
-    valid: &ValidCluster,
-    group: i32,
-    open: GroupStatus,
-) -> Result<StatefulSet, Error> {
-    let client = &operator.client;
-    let store_host = open
-        .address
-        .parse()
-        .map_err(|_| Error::NoAddress(open.name))?;
-    let config = build::config_map(valid, group, store_host);
-    apply(client, &config).await?;
-    apply(client, &build::budget(valid, Part::Group(group))).await?;
-
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &valid.namespace);
-    let found = sets
-        .get_opt(&valid.broker_name(group))
-        .await
-        .map_err(Error::Read)?;
-    let size = &valid.spec.storage.size;
-    let template_size = found.as_ref().and_then(observe::template_size);
-    let template_size = template_size.unwrap_or_else(|| size.clone());
-    let set = apply(
-        client,
-        &build::broker_set(valid, group, &config, &template_size),
-    )
-    .await?;
-    if !observe::same_size(size, &template_size) {
-        grow(operator, valid, group).await?;
-    }
-    Ok(set)
-}
-
-/// Asks for the volume of a group to be as large as the cluster says.
-async fn grow(operator: &Operator, valid: &ValidCluster, group: i32) -> Result<(), Error> {
-    let claims: Api<PersistentVolumeClaim> =
-        Api::namespaced(operator.client.clone(), &valid.namespace);
-    let name = format!("{}-{}-0", build::DATA, valid.broker_name(group));
-    let Some(claim) = claims.get_opt(&name).await.map_err(Error::Read)? else {
-        return Ok(());
-    };
-    let size = &valid.spec.storage.size;
-    let grown = observe::requested(&claim).is_some_and(|found| observe::same_size(&found.0, size));
-    // Only a claim with a volume can grow; before that, nothing is stored yet.
-    if grown || !observe::is_bound(&claim) {
-        return Ok(());
-    }
-    tracing::info!(claim = name, size, "the volume grows");
-    let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
-    let patched = claims
-        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await;
-    let what = format!("PersistentVolumeClaim {}", claim.name_any());
-    patched
-        .map(drop)
-        .map_err(|source| Error::Write { what, source })
 }

@@ -52,36 +52,51 @@ impl Verdict {
     }
 }
 
+/// What is said beside Ready, Reconciling and Stalled. It stays, true or false, so that a
+/// condition that was never looked at can be told from one that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fact {
+    /// Type of the condition.
+    pub(crate) name: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
 pub(crate) fn conditions(
     old: &[Condition],
     generation: i64,
     verdict: &Verdict,
+    facts: &[Fact],
     now: Timestamp,
 ) -> Vec<Condition> {
-    let condition = |kind: &str, status: &str| {
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         let same = old.iter().find(|c| c.type_ == kind && c.status == status);
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
-            reason: verdict.reason.to_owned(),
-            message: verdict.message.clone(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
             observed_generation: Some(generation),
             last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
         }
     };
-    match verdict.state {
-        State::Ready => vec![condition("Ready", "True")],
-        State::Working => vec![
-            condition("Ready", "False"),
-            condition("Reconciling", "True"),
-        ],
-        State::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
-        State::Paused => {
-            let readiness = old.iter().find(|c| c.type_ == "Ready");
-            let status = readiness.map_or("Unknown", |c| c.status.as_str());
-            vec![condition("Ready", status)]
-        }
-    }
+    let readiness = old.iter().find(|c| c.type_ == "Ready");
+    let of_verdict: &[(&str, &str)] = match verdict.state {
+        State::Ready => &[("Ready", "True")],
+        State::Working => &[("Ready", "False"), ("Reconciling", "True")],
+        State::Stalled => &[("Ready", "False"), ("Stalled", "True")],
+        State::Paused => &[("Ready", readiness.map_or("Unknown", |c| c.status.as_str()))],
+    };
+    let (reason, message) = (verdict.reason, verdict.message.as_str());
+    let of_verdict = of_verdict
+        .iter()
+        .map(|(kind, status)| condition(kind, status, reason, message));
+    let of_facts = facts.iter().map(|fact| {
+        let status = if fact.holds { "True" } else { "False" };
+        condition(fact.name, status, fact.reason, &fact.message)
+    });
+    of_verdict.chain(of_facts).collect()
 }
 
 /// True when the verdict is news: worth an event.
@@ -138,7 +153,7 @@ mod tests {
         ];
         let mut now = Vec::new();
         for (second, (verdict, expected)) in steps.into_iter().enumerate() {
-            now = conditions(&now, 7, verdict, at(second as i64 + 1));
+            now = conditions(&now, 7, verdict, &[], at(second as i64 + 1));
             let expected: Vec<_> = expected
                 .iter()
                 .map(|&(t, s, n)| (t.to_owned(), s.to_owned(), n))
@@ -149,10 +164,31 @@ mod tests {
     }
 
     #[test]
+    fn facts_keep_the_time_of_their_last_change() {
+        let fact = |holds| Fact {
+            name: "Available",
+            holds,
+            reason: "Because",
+            message: String::new(),
+        };
+        let ready = Verdict::ready(String::new());
+        let mut now = Vec::new();
+        for (second, holds, since) in [(1, true, 1), (2, true, 1), (3, false, 3), (4, true, 4)] {
+            now = conditions(&now, 1, &ready, &[fact(holds)], at(second));
+            let status = if holds { "True" } else { "False" };
+            let expected = [
+                ("Ready".to_owned(), "True".to_owned(), 1),
+                ("Available".to_owned(), status.to_owned(), since),
+            ];
+            assert_eq!(shape(&now), expected);
+        }
+    }
+
+    #[test]
     fn a_new_reason_is_news() {
         let waiting = Verdict::working("Waiting", "for one pod".into());
         let still = Verdict::working("Waiting", "for another pod".into());
-        let old = conditions(&[], 1, &waiting, at(0));
+        let old = conditions(&[], 1, &waiting, &[], at(0));
         assert!(is_news(&[], &waiting));
         assert!(!is_news(&old, &still));
         assert!(is_news(&old, &Verdict::ready(String::new())));

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::Api;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster;
 use crate::condition::{State, Verdict};
 use crate::declared::{self, Declared, Shared};
+use crate::leader::{self, Leader};
 use crate::metrics::Metrics;
 
 /// Reconciles of one kind that run at the same time.
@@ -51,6 +53,10 @@ pub struct Options {
     pub cluster_domain: String,
     /// Holds the files `accessKey` and `secretKey`, if calls to brokers shall be signed.
     pub credentials_dir: Option<PathBuf>,
+    /// Where the leader's Lease lies.
+    pub lease_namespace: String,
+    /// Under which name this process holds it: no two that run at the same time may share it.
+    pub identity: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +72,20 @@ pub enum Error {
     Read(#[source] kube::Error),
     #[error("can't write {what}: {}", said(.source))]
     Write { what: String, source: kube::Error },
+    #[error("the Lease of the leader can't be had: {0}")]
+    Lease(#[source] kube_lease_manager::LeaseManagerError),
+    #[error("{0} exists and belongs to somebody else")]
+    Taken(String),
     #[error("Service {0} has no ClusterIP")]
     NoAddress(String),
     #[error("{0}")]
     Call(#[from] net::client::CallError),
     #[error("{address} answered what can't be read: {reason}")]
     Answer { address: String, reason: String },
+    #[error("this operator does not lead any more")]
+    NotLeader,
+    #[error("Secret {0} does not exist or has no accessKey and secretKey")]
+    NoCredentials(String),
     #[error("the credentials in {path:?} can't be read: {source}")]
     Credentials {
         path: PathBuf,
@@ -89,6 +103,7 @@ impl Error {
             } => {
                 matches!(status.code, 400 | 403 | 422)
             }
+            Error::Taken(_) => true,
             _ => false,
         }
     }
@@ -106,23 +121,35 @@ fn said(error: &kube::Error) -> String {
 pub(crate) struct Operator {
     pub client: Client,
     pub options: Options,
+    pub leader: Arc<Leader>,
     pub metrics: Metrics,
     recorder: Recorder,
     /// Failures in a row, by kind and object.
     failures: Mutex<HashMap<String, u32>>,
-    synced: AtomicBool,
+    /// One of [`STANDBY`], [`READING`] and [`LEADING`].
+    state: AtomicU8,
 }
 
-/// Runs the controllers until `stop`.
+/// Another operator leads.
+const STANDBY: u8 = 0;
+/// Leads, but has not read all resources yet.
+const READING: u8 = 1;
+const LEADING: u8 = 2;
+
+/// Runs until `stop`: its controllers while it leads, its pages all the time.
 pub async fn run(
     options: Options,
     stop: CancellationToken,
     started: impl FnOnce() + Send,
 ) -> Result<(), Error> {
-    let client = Client::try_default().await.map_err(Error::Client)?;
+    let config = kube::Config::infer().await;
+    let config = config.map_err(|error| Error::Client(kube::Error::InferConfig(error)))?;
     let address = options.http;
     let port = TcpListener::bind(address).await;
     let port = port.map_err(|source| Error::Port { address, source })?;
+    let (leader, metrics) = (Arc::new(Leader::default()), Metrics::new());
+    let client = leader::gated(config.clone(), &leader, &metrics).map_err(Error::Client)?;
+    let manager = leader::lease(config, &leader, &options).await?;
     let reporter = Reporter {
         controller: cluster::OPERATOR.to_owned(),
         instance: None,
@@ -131,36 +158,44 @@ pub async fn run(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         options,
-        metrics: Metrics::new(),
+        leader: Arc::clone(&leader),
+        metrics,
         failures: Mutex::default(),
-        synced: AtomicBool::new(false),
+        state: AtomicU8::new(STANDBY),
     });
     started();
+    let pages = net::http::serve(port, Arc::clone(&operator), stop.clone());
+    let work = leader::while_leading(manager, &leader, &stop, |term| {
+        lead(Arc::clone(&operator), term)
+    });
+    tokio::join!(work, pages);
+    Ok(())
+}
+
+/// Runs the controllers for one term.
+async fn lead(operator: Arc<Operator>, term: CancellationToken) {
+    operator.state.store(READING, Ordering::Release);
     let clusters = clusters(&operator);
     let topics = controller_of::<Topic>(&operator);
     let groups = controller_of::<ConsumerGroup>(&operator);
     let stores = (clusters.store(), topics.store(), groups.store());
-    let synced = async {
-        let waits = (stores.0.wait_until_ready(), stores.1.wait_until_ready());
-        let all = (
-            waits.0.await,
-            waits.1.await,
-            stores.2.wait_until_ready().await,
+    let read = async {
+        let all = tokio::join!(
+            stores.0.wait_until_ready(),
+            stores.1.wait_until_ready(),
+            stores.2.wait_until_ready(),
         );
-        operator.synced.store(
-            all.0.is_ok() && all.1.is_ok() && all.2.is_ok(),
-            Ordering::Release,
-        );
+        if all.0.is_ok() && all.1.is_ok() && all.2.is_ok() {
+            operator.state.store(LEADING, Ordering::Release);
+        }
     };
-    let pages = net::http::serve(port, Arc::clone(&operator), stop.clone());
-    let ((), (), (), (), ()) = tokio::join!(
-        run_clusters(clusters, &operator, &stop),
-        run_declared(topics, &operator, &stop),
-        run_declared(groups, &operator, &stop),
-        synced,
-        pages,
+    let ((), (), (), ()) = tokio::join!(
+        run_clusters(clusters, &operator, &term),
+        run_declared(topics, stores.0.clone(), &operator, &term),
+        run_declared(groups, stores.0.clone(), &operator, &term),
+        read,
     );
-    Ok(())
+    operator.state.store(STANDBY, Ordering::Release);
 }
 
 fn clusters(operator: &Operator) -> Controller<BrokerCluster> {
@@ -175,6 +210,7 @@ fn clusters(operator: &Operator) -> Controller<BrokerCluster> {
         .owns(operator.api::<EndpointSlice>(), ours.clone())
         .owns(operator.api::<ConfigMap>(), ours.clone())
         .owns(operator.api::<PodDisruptionBudget>(), ours.clone())
+        .owns(operator.api::<NetworkPolicy>(), ours.clone())
         .owns(operator.api::<ServiceAccount>(), ours.clone())
         .owns(operator.api::<Role>(), ours.clone())
         .owns(operator.api::<RoleBinding>(), ours)
@@ -200,7 +236,10 @@ async fn run_clusters(
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(
             |cluster, operator| async move {
-                let work = cluster::reconcile(Arc::clone(&cluster), Arc::clone(&operator));
+                let work = Box::pin(cluster::reconcile(
+                    Arc::clone(&cluster),
+                    Arc::clone(&operator),
+                ));
                 operator.timed(cluster.as_ref(), work).await
             },
             |cluster, error, operator| operator.retry(cluster.as_ref(), error),
@@ -212,15 +251,13 @@ async fn run_clusters(
 
 async fn run_declared<D: Declared>(
     controller: Controller<D>,
+    clusters: Store<BrokerCluster>,
     operator: &Arc<Operator>,
     stop: &CancellationToken,
 ) {
     let store = controller.store();
     let of_cluster = store.clone();
-    let shared = Arc::new(Shared {
-        operator: Arc::clone(operator),
-        store,
-    });
+    let shared = Arc::new(Shared::new(operator, store, clusters));
     controller
         .watches(
             operator.api::<BrokerCluster>(),
@@ -256,7 +293,8 @@ where
 /// The topics or groups of a cluster, which its change concerns.
 fn members<D: Declared>(store: &Store<D>, cluster: &BrokerCluster) -> Vec<ObjectRef<D>> {
     let of_cluster = |object: &Arc<D>| {
-        object.namespace() == cluster.namespace() && object.cluster() == cluster.name_any()
+        let name = cluster.name_any();
+        object.namespace() == cluster.namespace() && object.terms().cluster == Some(&*name)
     };
     let objects = store.state();
     objects
@@ -346,12 +384,14 @@ impl net::http::Pages for Operator {
         &self.metrics.registry
     }
 
-    fn refresh(&self) {}
+    fn refresh(&self) {
+        self.metrics.groups.forget_idle();
+    }
 
     fn ready(&self) -> Result<(), String> {
-        if self.synced.load(Ordering::Acquire) {
-            return Ok(());
+        match self.state.load(Ordering::Acquire) {
+            READING => Err("the resources have not been read yet".to_owned()),
+            _ => Ok(()),
         }
-        Err("the resources have not been read yet".to_owned())
     }
 }

@@ -106,6 +106,11 @@ pub fn retry_group(topic: &str) -> Option<&str> {
     topic.strip_prefix(RETRY_PREFIX)
 }
 
+/// The consumer group of a `%DLQ%` topic.
+pub fn dlq_group(topic: &str) -> Option<&str> {
+    topic.strip_prefix(DLQ_PREFIX)
+}
+
 pub fn retry_topic(group: &str) -> String {
     format!("{RETRY_PREFIX}{group}")
 }

@@ -72,18 +72,19 @@ pub(crate) fn image(place: &Place) -> Result<String> {
 }
 
 fn install(place: &Place) -> Result<()> {
+    // As strict as Kubernetes is with pods anywhere.
+    let namespace = ["create", "namespace", "gantry-system"];
+    run(&mut on_cluster(place, "kubectl", &namespace))?;
+    let strict = "pod-security.kubernetes.io/enforce=restricted";
+    let label = ["label", "namespace", "gantry-system", "default", strict];
+    run(&mut on_cluster(place, "kubectl", &label))?;
     let (name, tag) = IMAGE.rsplit_once(':').unwrap_or((IMAGE, "latest"));
     let mut helm = on_cluster(
         place,
         "helm",
         &["upgrade", "--install", "gantry", "charts/gantry"],
     );
-    helm.args([
-        "--namespace",
-        "gantry-system",
-        "--create-namespace",
-        "--wait",
-    ]);
+    helm.args(["--namespace", "gantry-system", "--wait"]);
     helm.arg(format!("--timeout={READY_SECONDS_MAX}s"));
     helm.args(["--set", &format!("image.repository={name},image.tag={tag}")]);
     run(&mut helm)

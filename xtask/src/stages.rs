@@ -128,6 +128,9 @@ pub(crate) fn on_cluster(place: &Place, report: &mut Report, compiling: Result<C
         );
         Ok(())
     });
+    report.stage("control", &["kubernetes", "build"], |tally| {
+        run_lines(&mut harness(place, &["control"]), |line| tally.line(line))
+    });
     report.stage("cluster", &["kubernetes", "build"], |_| {
         cluster::tool(place, ["down"])?;
         cluster::up(place)

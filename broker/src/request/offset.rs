@@ -149,13 +149,13 @@ pub(super) fn earliest(broker: &Arc<Broker>, request: &Frame) -> Result<Frame, R
 
 impl Broker {
     /// A queue that never had a message is 0..0.
-    pub(super) fn range(&self, topic: &str, queue: i32) -> Range {
+    pub(crate) fn range(&self, topic: &str, queue: i32) -> Range {
         self.store.range(topic, queue).unwrap_or_default()
     }
 
     /// Where a group goes on: where it was sent, or else what it has committed. A negative
     /// offset is none.
-    pub(super) fn group_offset(&self, topic: &str, group: &str, queue: i32) -> Option<i64> {
+    pub(crate) fn group_offset(&self, topic: &str, group: &str, queue: i32) -> Option<i64> {
         let reset = self.coordination().resets.get(topic, group, queue);
         let offset = reset.or_else(|| self.tables().offset(topic, group, queue));
         offset.filter(|offset| *offset >= 0)

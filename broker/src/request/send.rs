@@ -17,6 +17,7 @@ use store::Appended;
 
 use super::{Answer, append_refusal, create, sendback};
 use crate::Broker;
+use crate::metrics::MessageType;
 use crate::process::unix_ms;
 use crate::schedule::delay_level;
 use crate::tables::{Change, inherited};
@@ -388,9 +389,10 @@ impl Send {
         appended: &[Appended],
         transaction_id: Option<String>,
     ) {
-        for one in appended {
-            broker.metrics.message_in(topic, one.bytes as usize);
-        }
+        let sent = self.header.properties.as_deref().unwrap_or_default();
+        let sizes: Vec<usize> = appended.iter().map(|one| one.bytes as usize).collect();
+        let message_type = MessageType::of(sent.as_bytes());
+        broker.metrics.messages_in(topic, message_type, &sizes);
         let ids: Vec<String> = appended.iter().map(Appended::message_id).collect();
         let header = SendMessageAnswer {
             message_id: ids.join(","),

@@ -137,7 +137,7 @@ impl Back {
         let done = move |appended: Result<store::Appended, _>| {
             let stored = appended.map(|appended| {
                 let bytes = appended.bytes as usize;
-                broker_then.metrics.message_in(&topic, bytes);
+                broker_then.metrics.sent_back(&topic, bytes);
             });
             self.answer(&broker_then, stored.map_err(|error| append_refusal(&error)));
         };

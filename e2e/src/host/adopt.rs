@@ -64,8 +64,15 @@ async fn adopted(lab: &mut Lab) -> anyhow::Result<()> {
     expire(&site).await?;
     let settled = SETTLED.saturating_sub(filled.elapsed());
     tokio::time::sleep(settled.max(CORRECTED)).await;
-    let before = dump(lab, &site).await.context("before")?;
-    let committed = committed(lab, &site).await?;
+    // A machine may be slow: what is read must be what is killed.
+    let (before, committed) = loop {
+        tokio::time::sleep(unsettled(filled.elapsed())).await;
+        let before = dump(lab, &site).await.context("before")?;
+        let committed = committed(lab, &site).await?;
+        if unsettled(filled.elapsed()).is_zero() {
+            break (before, committed);
+        }
+    };
     site.broker.kill().await?;
     adopt(lab, &site).await?;
     site.broker = lab.broker(Target::Gantry, &site.plan).await?;
@@ -74,6 +81,21 @@ async fn adopted(lab: &mut Lab) -> anyhow::Result<()> {
     ensure!(committed == now, "committed {committed}, then {now}");
     group_goes_on(lab, &site).await?;
     delivered_once(lab, &site).await
+}
+
+/// How long it takes until Java, killed now, would not deliver a level of delay twice: it has
+/// written down what was due, and nothing is due in this moment.
+fn unsettled(since_filled: Duration) -> Duration {
+    const DUE_SECONDS: [u64; 4] = [30, 60, 120, 180];
+    const WRITTEN: Duration = Duration::from_secs(12);
+    const MOMENT: Duration = Duration::from_secs(2);
+    let due = DUE_SECONDS.map(Duration::from_secs);
+    let unwritten = due
+        .into_iter()
+        .find(|due| *due < since_filled + MOMENT && since_filled < *due + WRITTEN);
+    unwritten.map_or(Duration::ZERO, |due| {
+        (due + WRITTEN).saturating_sub(since_filled)
+    })
 }
 
 async fn there_and_back(lab: &mut Lab) -> anyhow::Result<()> {

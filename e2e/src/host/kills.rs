@@ -99,7 +99,10 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
         starts.push(started);
         let killed = kill(&mut broker, &plan, point, &ledger, &mut dice)
             .await
-            .with_context(|| format!("seed {}, {point:?}, left {left:?}", lab.seed))?;
+            .with_context(|| {
+                let seed = lab.seed;
+                format!("seed {seed}, {point:?}, left {left:?}: {}", broker.output())
+            })?;
         if killed.unanswered < UNANSWERED_MIN || !killed.at_point {
             wasted += 1;
             ensure!(
@@ -196,9 +199,11 @@ async fn kill(
     };
     let watching = tokio::task::spawn_blocking(move || watch.kill(group));
     while !watching.is_finished() && pipe.send(dice).await.is_ok() {}
-    let in_time = watching.await??;
+    let in_time = watching.await?;
     broker.kill().await?;
+    // What the connection says tells more than that a byte was not written.
     let (unanswered, last) = pipe.drain().await?;
+    let in_time = in_time?;
     let at_point = match point {
         // What was unanswered lies on both sides of the boundary.
         Point::Roll => last < (end / SEGMENT_BYTES + 1) * SEGMENT_BYTES,
@@ -408,6 +413,8 @@ impl PipeState {
 }
 
 const SEND_MESSAGE_V2: i16 = 310;
+/// What a broker on a busy machine answers, and clients send again: busy, not available.
+const RETRYABLE: [i64; 2] = [2, 14];
 
 /// Writes into the ledger what is acknowledged, to the end of the connection.
 async fn receive(
@@ -416,6 +423,16 @@ async fn receive(
     state: Arc<PipeState>,
 ) -> anyhow::Result<()> {
     while let Some(answer) = answers.next().await? {
+        if RETRYABLE.contains(&answer.code) {
+            let mut answered = state
+                .answered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            answered.0 += 1;
+            drop(answered);
+            state.changed.notify_one();
+            continue;
+        }
         ensure!(answer.code == 0, "code {}: {}", answer.code, answer.remark);
         let id = answer.field("msgId").context("a message id")?;
         let (_, position) = id.split_at_checked(16).context("a whole message id")?;

@@ -1,15 +1,19 @@
-//! Metrics and probes over HTTP, of broker and name server, while a client works.
+//! Metrics, probes and the log's level over HTTP, of broker and name server, while a client works.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::messages::{consume, produce};
 use super::{Against, Row};
 use crate::http::{self, Page};
 use crate::java::driver::{Client, Command};
 use crate::lab::{Lab, Target};
+use crate::process::{free_ports, local};
 use crate::runner::until;
 
 pub fn rows() -> Vec<Row> {
@@ -22,6 +26,19 @@ pub fn rows() -> Vec<Row> {
         ("the_probes_answer", Against::Gantry, |lab, _| {
             Box::pin(probes(lab))
         }),
+        (
+            "a_broker_is_ready_once_it_is_registered",
+            Against::Gantry,
+            |lab, _| Box::pin(readiness(lab)),
+        ),
+        ("logs_are_text_or_json", Against::Gantry, |lab, _| {
+            Box::pin(logs(lab))
+        }),
+        (
+            "the_log_level_changes_while_it_runs",
+            Against::Gantry,
+            |lab, _| Box::pin(log_level(lab)),
+        ),
     ]
 }
 
@@ -119,6 +136,81 @@ async fn answers(address: SocketAddr, path: &str, status: u16) -> anyhow::Result
             page.status,
             page.body
         );
+        Ok(())
+    })
+    .await
+}
+
+/// Not ready, and why, until its name server is there.
+async fn readiness(lab: &mut Lab) -> anyhow::Result<()> {
+    let address = local(free_ports(2)?);
+    let plan = lab.plan("readiness", &[address])?;
+    let _broker = lab.gantry()?.spawn_broker(&plan)?;
+    let limit = Duration::from_secs(15);
+    until("the broker says what it waits for", limit, async || {
+        let page = http::get(plan.http(), "/readyz").await?;
+        let why = page.body.contains(&address.to_string());
+        ensure!(page.status == 503 && why, "{page:?}");
+        Ok(())
+    })
+    .await?;
+    answers(plan.http(), "/livez", 200).await?;
+    let _names = lab.name_server_at(Target::Gantry, address).await?;
+    answers(plan.http(), "/readyz", 200).await
+}
+
+async fn logs(lab: &mut Lab) -> anyhow::Result<()> {
+    for format in ["text", "json"] {
+        let port = free_ports(2)?;
+        let log = lab.fresh_dir("logs")?.join("out.log");
+        let gantry = lab.gantry()?;
+        let options = ["--log", format];
+        let _names = gantry
+            .start_name_server_with(local(port), local(port + 1), &log, &options)
+            .await?;
+        let text = std::fs::read_to_string(&log)?;
+        ensure!(text.contains("name server started"), "{text}");
+        let objects = text.lines().filter(|line| {
+            let object = serde_json::from_str::<Value>(line).unwrap_or_default();
+            let said = |value: Option<&Value>| value.is_some_and(Value::is_string);
+            let message = object.pointer("/fields/message");
+            said(object.get("timestamp")) && said(object.get("level")) && said(message)
+        });
+        let wanted = if format == "json" {
+            text.lines().count()
+        } else {
+            0
+        };
+        ensure!(objects.count() == wanted, "{format}: {text}");
+    }
+    Ok(())
+}
+
+async fn log_level(lab: &mut Lab) -> anyhow::Result<()> {
+    let port = free_ports(2)?;
+    let pages = local(port + 1);
+    let log = lab.fresh_dir("log-level")?.join("out.log");
+    let gantry = lab.gantry()?;
+    let _names = gantry.start_name_server(local(port), pages, &log).await?;
+    // What is no HTTP is worth a line only to who looks closely.
+    let nonsense = async || {
+        let mut stream = TcpStream::connect(pages).await?;
+        stream.write_all(b"nonsense\r\n\r\n").await?;
+        anyhow::Ok(std::fs::read_to_string(&log)?.contains("an HTTP connection ended"))
+    };
+    ensure!(!nonsense().await?, "logged at the level info");
+    for (wanted, status, level) in [
+        ("", 400, "info\n"),
+        ("debgu", 400, "info\n"),
+        ("warn,net=debug", 200, "warn,net=debug\n"),
+    ] {
+        let page = http::put(pages, "/log-level", wanted).await?;
+        ensure!(page.status == status, "{wanted}: {page:?}");
+        let page = http::get(pages, "/log-level").await?;
+        ensure!(page.status == 200 && page.body == level, "{page:?}");
+    }
+    until("it is logged", Duration::from_secs(10), async || {
+        ensure!(nonsense().await?, "not yet");
         Ok(())
     })
     .await

@@ -78,7 +78,7 @@ impl Kubectl {
             .await
     }
 
-    /// Applies a document from the standard input, in the run's namespace.
+    /// Applies the documents of a file, in the run's namespace.
     pub async fn apply(&self, file: &Path) -> anyhow::Result<()> {
         self.ok(&["apply", "--filename", &file.to_string_lossy()])
             .await?;

@@ -22,6 +22,13 @@ pub(crate) struct Arguments {
     /// Holds the files `accessKey` and `secretKey`, to sign calls to brokers.
     #[arg(long)]
     credentials_dir: Option<PathBuf>,
+    /// Where the leader's Lease lies.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Name under which this process holds the Lease; by chance when absent. No two operators
+    /// that run at the same time may share it.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
 }
 
 pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow::Result<()> {
@@ -31,13 +38,18 @@ pub(crate) async fn run(arguments: Arguments, stop: CancellationToken) -> anyhow
         image,
         cluster_domain,
         credentials_dir,
+        lease_namespace,
+        identity,
     } = arguments;
+    let identity = identity.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
     let options = ::operator::Options {
         namespace,
         http,
         image,
         cluster_domain,
         credentials_dir,
+        lease_namespace,
+        identity,
     };
     Ok(::operator::run(options, stop, || {}).await?)
 }

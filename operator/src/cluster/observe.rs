@@ -3,11 +3,12 @@
 use crds::BrokerCluster;
 use crds::cluster::GroupStatus;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Preconditions};
+use kube::api::{Api, ListParams};
 
 use super::restart::{Next, PodState, next};
 use super::validate::{ValidCluster, as_text};
@@ -16,6 +17,12 @@ use crate::{Error, Operator};
 
 /// Reason of the verdict that a pod is restarted; its event names the pod.
 pub(super) const RESTARTING: &str = "Restarting";
+/// Reason of the verdict, and type of the condition, that a change stops at a pod.
+pub(super) const BLOCKED: &str = "UpgradeBlocked";
+/// A pod that can't run says so at once; what may pass by itself gets so long.
+const TROUBLE_SECONDS_MIN: i64 = 20;
+/// A pod whose containers run may need so long until it is ready.
+const START_SECONDS_MAX: i64 = 50;
 
 /// Says what is waited for, and restarts the next outdated pod if there is one. The first set is
 /// that of the name servers, the others are the groups.
@@ -26,31 +33,45 @@ pub(super) async fn verdict(
     sets: &[StatefulSet],
     groups: &[GroupStatus],
 ) -> Result<Verdict, Error> {
-    if sets.iter().any(has_outdated_pods) {
-        let pods = pods(operator, valid, sets).await?;
-        match next(&pods) {
-            Next::Nothing => {}
+    if sets
+        .iter()
+        .all(|set| is_ready(set) && !has_outdated_pods(set))
+    {
+        return Ok(waiting(sets, groups));
+    }
+    let pods = pods(operator, valid, sets).await?;
+    match next(&pods) {
+        Next::Restart(pod) => {
+            let message = format!("pod {} is restarted with its new revision", pod.name);
+            let verdict = Verdict::working(RESTARTING, message);
+            restart(operator, valid, pod).await?;
+            let related = ObjectReference {
+                kind: Some("Pod".to_owned()),
+                namespace: Some(valid.namespace.clone()),
+                name: Some(pod.name.clone()),
+                uid: Some(pod.uid.clone()),
+                ..ObjectReference::default()
+            };
+            operator.tell(cluster, &verdict, Some(related)).await;
+            Ok(verdict)
+        }
+        step => Ok(stopped(sets, &pods).unwrap_or_else(|| match step {
             Next::After(name) => {
                 let message = format!("pod {name} must be ready before the next one is restarted");
-                return Ok(Verdict::working("WaitingForPods", message));
+                Verdict::working("WaitingForPods", message)
             }
-            Next::Restart(pod) => {
-                let message = format!("pod {} is restarted with its new revision", pod.name);
-                let verdict = Verdict::working(RESTARTING, message);
-                restart(operator, valid, pod).await?;
-                let related = ObjectReference {
-                    kind: Some("Pod".to_owned()),
-                    namespace: Some(valid.namespace.clone()),
-                    name: Some(pod.name.clone()),
-                    uid: Some(pod.uid.clone()),
-                    ..ObjectReference::default()
-                };
-                operator.tell(cluster, &verdict, Some(related)).await;
-                return Ok(verdict);
-            }
-        }
+            Next::Nothing | Next::Restart(_) => waiting(sets, groups),
+        })),
     }
-    Ok(waiting(sets, groups))
+}
+
+/// The verdict that a pod can't run: of a change, or of a cluster that is new.
+fn stopped(sets: &[StatefulSet], pods: &[PodState]) -> Option<Verdict> {
+    let pod = pods.iter().find(|pod| pod.trouble.is_some())?;
+    let message = format!("pod {}: {}", pod.name, pod.trouble.as_deref()?);
+    let is_change = sets.iter().any(|set| set.metadata.generation > Some(1));
+    let reason = if is_change { BLOCKED } else { "PodNotReady" };
+    Some(Verdict::stalled(reason, message))
 }
 
 /// What is waited for when all pods are of the newest revision.
@@ -97,51 +118,9 @@ pub(super) fn has_ready_endpoint(slice: &EndpointSlice) -> bool {
 /// The size in the volume template of a set.
 pub(super) fn template_size(set: &StatefulSet) -> Option<String> {
     let claims = set.spec.as_ref()?.volume_claim_templates.as_ref()?;
-    claims
-        .first()
-        .and_then(requested)
-        .map(|size| size.0.clone())
-}
-
-pub(super) fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
-    claim
-        .spec
-        .as_ref()?
-        .resources
-        .as_ref()?
-        .requests
-        .as_ref()?
-        .get("storage")
-}
-
-pub(super) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    let phase = claim
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    phase == Some("Bound")
-}
-
-/// True for two quantities of the same size: the API server writes 2048Mi as 2Gi.
-pub(super) fn same_size(one: &str, other: &str) -> bool {
-    one == other || bytes(one).is_some_and(|bytes_of_one| bytes(other) == Some(bytes_of_one))
-}
-
-/// The bytes of a whole quantity; None for one with a fraction or an exponent.
-fn bytes(quantity: &str) -> Option<u128> {
-    const KILO: u128 = 1000;
-    const KIBI: u128 = 1024;
-    let digits = quantity.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u128 = digits.parse().ok()?;
-    let power = |unit: &str| "kMGTPE".find(unit).map_or(0, |at| at as u32 + 1);
-    let factor = match quantity.strip_prefix(digits)? {
-        "" => 1,
-        "Ki" => KIBI,
-        unit @ ("Mi" | "Gi" | "Ti" | "Pi" | "Ei") => KIBI.pow(power(unit.trim_end_matches('i'))),
-        unit @ ("k" | "M" | "G" | "T" | "P" | "E") => KILO.pow(power(unit)),
-        _ => return None,
-    };
-    number.checked_mul(factor)
+    let spec = claims.first()?.spec.as_ref()?;
+    let requests = spec.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(|size| size.0.clone())
 }
 
 fn is_observed(set: &StatefulSet) -> bool {
@@ -188,10 +167,9 @@ async fn pods(
     let pods = pods.map_err(Error::Read)?;
     let mut states = Vec::new();
     for set in sets {
-        let newest = set
-            .status
-            .as_ref()
-            .and_then(|status| status.update_revision.as_deref());
+        // Until the controller has seen the newest form, its revision is not known.
+        let status = set.status.as_ref().filter(|_| is_observed(set));
+        let newest = status.and_then(|status| status.update_revision.as_deref());
         let of_set = |pod: &&Pod| {
             pod.owner_references()
                 .iter()
@@ -203,11 +181,17 @@ async fn pods(
 }
 
 fn state(pod: &Pod, newest: Option<&str>) -> PodState {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let mut conditions = conditions.unwrap_or_default().iter();
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let readiness = conditions.find(|c| c.type_ == "Ready");
+    let ready = readiness.is_some_and(|c| c.status == "True");
+    let changed = readiness.and_then(|c| c.last_transition_time.clone());
+    let since = changed.or(pod.creation_timestamp());
+    let seconds = since.map_or(0, |since| {
+        Timestamp::now().as_second() - since.0.as_second()
+    });
     let revision = pod
         .labels()
         .get("controller-revision-hash")
@@ -215,27 +199,51 @@ fn state(pod: &Pod, newest: Option<&str>) -> PodState {
     PodState {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        ready: conditions.any(|c| c.type_ == "Ready" && c.status == "True"),
+        ready,
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        outdated: revision != newest,
+        outdated: newest.is_some() && revision != newest,
+        trouble: if ready { None } else { trouble(pod, seconds) },
     }
 }
 
-async fn restart(operator: &Operator, valid: &ValidCluster, pod: &PodState) -> Result<(), Error> {
-    let api: Api<Pod> = Api::namespaced(operator.client.clone(), &valid.namespace);
-    let preconditions = Preconditions {
-        uid: Some(pod.uid.clone()),
-        resource_version: None,
-    };
-    let params = DeleteParams {
-        preconditions: Some(preconditions),
-        ..DeleteParams::default()
-    };
-    match api.delete(&pod.name, &params).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        deleted => deleted.map(drop).map_err(|source| Error::Write {
-            what: format!("Pod {}", pod.name),
-            source,
-        }),
+/// Why a pod that has not been ready for some seconds will not become so by itself.
+pub(super) fn trouble(pod: &Pod, seconds: i64) -> Option<String> {
+    if seconds < TROUBLE_SECONDS_MIN || pod.metadata.deletion_timestamp.is_some() {
+        return None;
     }
+    let status = pod.status.as_ref()?;
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|container| {
+            let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            let reason = waiting.reason.as_deref()?;
+            let ordinary = matches!(reason, "ContainerCreating" | "PodInitializing");
+            let message = waiting.message.as_deref().unwrap_or_default();
+            (!ordinary).then(|| format!("{reason}: {message}"))
+        });
+    let unscheduled = || {
+        let conditions = status.conditions.iter().flatten();
+        let mut scheduled = conditions.filter(|c| c.type_ == "PodScheduled");
+        let condition = scheduled.find(|c| c.status == "False")?;
+        let (reason, message) = (condition.reason.as_deref()?, condition.message.as_deref());
+        Some(format!("{reason}: {}", message.unwrap_or_default()))
+    };
+    let slow =
+        || (seconds > START_SECONDS_MAX).then(|| format!("not ready for {START_SECONDS_MAX} s"));
+    waiting.or_else(unscheduled).or_else(slow)
+}
+
+async fn restart(operator: &Operator, valid: &ValidCluster, pod: &PodState) -> Result<(), Error> {
+    let this = Pod {
+        metadata: ObjectMeta {
+            name: Some(pod.name.clone()),
+            namespace: Some(valid.namespace.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
+    };
+    operator.delete(&this).await
 }

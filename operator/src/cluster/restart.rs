@@ -1,7 +1,8 @@
 //! Which pod of a cluster is restarted next, so that every pod runs the newest revision.
 //!
-//! One at a time over the whole cluster, and only while all others are ready. A pod that is not
-//! ready *and* outdated goes first: the newest revision may be what heals it.
+//! One at a time over the whole cluster, and only while all others are ready. Of pods that are not
+//! ready the first one decides: the newest revision may be what heals it, unless it has that
+//! already; then the change stops there. Name servers come first, since brokers need them.
 
 /// What is known of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(crate) struct PodState {
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
     pub(crate) outdated: bool,
+    /// Why it is not ready, where that will not pass by itself.
+    pub(crate) trouble: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -30,10 +33,8 @@ pub(crate) fn next(pods: &[PodState]) -> Next<'_> {
     if let Some(leaving) = pods.iter().find(|pod| pod.terminating) {
         return Next::After(&leaving.name);
     }
-    if let Some(broken) = pods.iter().find(|pod| pod.outdated && !pod.ready) {
-        return Next::Restart(broken);
-    }
     match pods.iter().find(|pod| !pod.ready) {
+        Some(broken) if broken.outdated => Next::Restart(broken),
         Some(waited_for) => Next::After(&waited_for.name),
         None => Next::Restart(outdated),
     }
@@ -51,6 +52,7 @@ mod tests {
             ready: letters.starts_with('r'),
             terminating: letters.contains('t'),
             outdated: letters.ends_with('o'),
+            trouble: None,
         }
     }
 
@@ -65,7 +67,9 @@ mod tests {
             ("r-- nto r-o", "after 1"),
             ("r-- nt- r-o", "after 1"),
             ("r-- r-o n-o", "restart 2"),
-            ("n-- r-o n-o", "restart 2"),
+            ("n-- r-o n-o", "after 0"),
+            ("n-o r-o n--", "restart 0"),
+            ("r-- n-- n-o", "after 1"),
         ];
         for (letters, expected) in table {
             let pods: Vec<PodState> = letters

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use crds::BrokerCluster;
 use crds::read::{Document, read};
-use k8s_openapi::api::apps::v1::StatefulSetStatus;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use serde::Serialize;
 
 use super::validate::{Part, ValidCluster};
-use super::{BrokerClusterStatus, GroupStatus, StatefulSet, build, forgets, observe};
+use super::{BrokerClusterStatus, GroupStatus, build, forgets, observe};
 use crate::Options;
 
 #[test]
@@ -35,6 +36,16 @@ fn objects_are_as_recorded() {
             &build::budget(&valid, Part::NameServers),
         );
         golden(case, "broker-service", &build::broker_service(&valid, 0));
+        golden(
+            case,
+            "name-server-policy",
+            &build::network_policy(&valid, Part::NameServers),
+        );
+        golden(
+            case,
+            "broker-policy",
+            &build::network_policy(&valid, Part::Brokers),
+        );
         golden(case, "rw-service", &build::rw_service(&valid, 0));
         golden(
             case,
@@ -155,22 +166,43 @@ fn an_endpoint_is_ready_unless_it_says_no() {
 }
 
 #[test]
-fn sizes_are_compared_by_their_bytes() {
+fn what_keeps_a_pod_from_running() {
+    let waiting = |reason: &str| {
+        serde_json::json!({"containerStatuses": [{
+            "name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": reason, "message": "so it is"}},
+        }]})
+    };
+    let unscheduled = serde_json::json!({"conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node",
+    }]});
+    let late = "not ready for 50 s";
     let table = [
-        ("1Gi", "1Gi", true),
-        ("2048Mi", "2Gi", true),
-        ("1024", "1Ki", true),
-        ("1000k", "1M", true),
-        ("5E", "5000P", true),
-        ("1Gi", "1G", false),
-        ("1.5Gi", "1536Mi", false),
-        ("1.5Gi", "1.5Gi", true),
-        ("", "0", false),
-        ("1Zi", "1", false),
-        ("99999999999999999999999999999999999999Ei", "1", false),
+        (waiting("ImagePullBackOff"), 5, None),
+        (
+            waiting("ImagePullBackOff"),
+            20,
+            Some("ImagePullBackOff: so it is"),
+        ),
+        (
+            waiting("CrashLoopBackOff"),
+            300,
+            Some("CrashLoopBackOff: so it is"),
+        ),
+        (waiting("ContainerCreating"), 30, None),
+        (waiting("ContainerCreating"), 60, Some(late)),
+        (unscheduled.clone(), 10, None),
+        (unscheduled, 25, Some("Unschedulable: no node")),
+        (serde_json::json!({}), 30, None),
+        (serde_json::json!({}), 51, Some(late)),
     ];
-    for (one, other, expected) in table {
-        assert_eq!(observe::same_size(one, other), expected, "{one} {other}");
+    for (status, age, expected) in table {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"status": status})).unwrap();
+        assert_eq!(
+            observe::trouble(&pod, age).as_deref(),
+            expected,
+            "{status} {age}"
+        );
     }
 }
 
@@ -192,6 +224,8 @@ fn valid(cluster: BrokerCluster) -> ValidCluster {
         image: "gantry:test".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         credentials_dir: None,
+        lease_namespace: String::new(),
+        identity: String::new(),
     };
     ValidCluster::new(&cluster, &options).unwrap()
 }

@@ -29,7 +29,15 @@ const UNSAFE_HOME: &str = "store/src/fs/map.rs";
 const DATA: [&str; 4] = ["/testdata/", ".snap", "Cargo.lock", "go.sum"];
 
 /// Test files that may wait for real time, each with its reason.
-const SLEEPERS: [(&str, &str); 6] = [
+const SLEEPERS: [(&str, &str); 8] = [
+    (
+        "e2e/src/control/nodes.rs",
+        "plays kubelets, which look again and again",
+    ),
+    (
+        "e2e/src/control/quiet.rs",
+        "nothing must happen for a time, so that time must pass",
+    ),
     (
         "e2e/src/runner.rs",
         "polls other processes until a condition holds or a deadline passes",

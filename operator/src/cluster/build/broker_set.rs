@@ -17,14 +17,15 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sha2::{Digest, Sha256};
+use serde_json::json;
 
 use super::pod::{container, pod};
+use crate::apply::hash;
 use crate::cluster::validate::{Labels, Part, REMOTING_PORT, VIP_PORT, ValidCluster};
 use crds::DeletionPolicy;
 
 /// Name of the volume in the claim template; the claim of a pod is `data-<pod>`.
-pub(crate) const DATA: &str = "data";
+const DATA: &str = "data";
 
 const PORTS: [(&str, u16); 2] = [("remoting", REMOTING_PORT), ("vip", VIP_PORT)];
 
@@ -36,7 +37,10 @@ pub(crate) fn broker_set(
 ) -> StatefulSet {
     let part = Part::Group(group);
     let name = cluster.broker_name(group);
-    let annotations = Labels::from([("gantry.dev/config-hash".to_owned(), hash(config))]);
+    let annotations = Labels::from([(
+        "gantry.dev/config-hash".to_owned(),
+        hash(&json!(config.data)),
+    )]);
     StatefulSet {
         metadata: cluster.metadata(name.clone(), part),
         spec: Some(StatefulSetSpec {
@@ -133,21 +137,4 @@ fn retention(cluster: &ValidCluster) -> StatefulSetPersistentVolumeClaimRetentio
         when_deleted: word(cluster.deletes_volumes),
         when_scaled: word(when_scaled == DeletionPolicy::Delete),
     }
-}
-
-fn hash(config: &ConfigMap) -> String {
-    let mut hasher = Sha256::new();
-    for (file, text) in config.data.iter().flatten() {
-        hasher.update(file);
-        hasher.update([0]);
-        hasher.update(text);
-        hasher.update([0]);
-    }
-    let hex: Vec<String> = hasher
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    hex.concat()
 }

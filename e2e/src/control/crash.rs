@@ -1,0 +1,230 @@
+//! An operator is killed before and after each of its writes while a BrokerCluster is made,
+//! changed, enlarged and deleted. Whoever comes after it makes the same objects of the same
+//! generations, and leaves nothing behind.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
+
+use super::Lab;
+use super::life::{SICK, cluster, put, ready};
+use super::nodes::Nodes;
+use super::plane::{Plane, STORAGE_CLASS};
+use super::proxy::{Fault, Moment, Proxy};
+use crate::process::Process;
+use crate::runner::until;
+
+const AT_ONCE: usize = 6;
+const GONE: Duration = Duration::from_mins(1);
+
+/// What a BrokerCluster may become or leave behind, by the path of its API.
+const KINDS: [(&str, &str); 11] = [
+    ("/apis/gantry.dev/v1alpha1", "brokerclusters"),
+    ("/apis/apps/v1", "statefulsets"),
+    ("/api/v1", "services"),
+    ("/api/v1", "configmaps"),
+    ("/api/v1", "serviceaccounts"),
+    ("/api/v1", "pods"),
+    ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    ("/apis/policy/v1", "poddisruptionbudgets"),
+    ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    ("/apis/discovery.k8s.io/v1", "endpointslices"),
+];
+
+pub async fn at_any_call(lab: &mut Lab) -> anyhow::Result<()> {
+    let plane = lab.plane().await?;
+    let (expected, writes) = life(plane, None).await?;
+    println!("    {writes} writes, each the last of two operators");
+    let faults = (1..=writes)
+        .flat_map(|write| [Moment::Before, Moment::After].map(|moment| Fault { write, moment }));
+    let runs = stream::iter(faults).map(|fault| {
+        let expected = &expected;
+        async move {
+            let (found, _) = life(plane, Some(fault))
+                .await
+                .with_context(|| format!("killed at {fault:?}"))?;
+            for (name, object) in expected {
+                let other = found.iter().find(|(found, _)| found == name);
+                let other = other.map_or(&Value::Null, |(_, object)| object);
+                if let Some(difference) = difference(object, other) {
+                    bail!("killed at {fault:?}, {name} has {difference}");
+                }
+            }
+            let count = (found.len(), expected.len());
+            ensure!(count.0 == count.1, "killed at {fault:?}: {count:?} objects");
+            Ok(())
+        }
+    });
+    runs.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+type Objects = Vec<(String, Value)>;
+
+/// The life of one cluster in a namespace of its own: what was there before its end, and how many
+/// writes its operators needed.
+async fn life(plane: &Plane, fault: Option<Fault>) -> anyhow::Result<(Objects, usize)> {
+    let namespace = fault.map_or("crash-never".to_owned(), |fault| {
+        let moment = if fault.moment == Moment::Before {
+            "before"
+        } else {
+            "after"
+        };
+        format!("crash-{moment}-{}", fault.write)
+    });
+    let namespace = namespace.as_str();
+    plane.namespace(namespace).await?;
+    let proxy = Proxy::start(plane.operator_client().await?).await?;
+    let _nodes = Nodes::start(plane.client.clone(), namespace, SICK);
+    let (operator, _) = plane.operator(namespace, namespace, Some(proxy.address))?;
+    proxy.watch(operator.group(), fault);
+    let story = async {
+        let spec = |groups: i32, image: &str, size: &str, policy: bool| {
+            json!({
+                "groups": groups, "image": image,
+                "storage": {"size": size, "storageClassName": STORAGE_CLASS},
+                "networkPolicy": {"enabled": policy},
+            })
+        };
+        put(plane, namespace, &spec(1, "gantry:1", "1Gi", true)).await?;
+        ready(plane, namespace).await?;
+        put(plane, namespace, &spec(1, "gantry:2", "2Gi", true)).await?;
+        ready(plane, namespace).await?;
+        put(plane, namespace, &spec(2, "gantry:2", "2Gi", false)).await?;
+        ready(plane, namespace).await?;
+        let found = objects(plane, namespace).await?;
+        plane.delete(&cluster(namespace)).await?;
+        until("everything is gone", GONE, async || {
+            let left = objects(plane, namespace).await?;
+            let names: Vec<&String> = left.iter().map(|(name, _)| name).collect();
+            ensure!(names.is_empty(), "left behind: {names:?}");
+            Ok(())
+        })
+        .await?;
+        anyhow::Ok(found)
+    };
+    let found = tokio::select! {
+        found = story => found?,
+        error = successor(plane, namespace, &proxy, operator) => return Err(error),
+    };
+    ensure!(
+        fault.is_none() || proxy.struck(),
+        "the operator was never killed"
+    );
+    Ok((found, proxy.writes().len()))
+}
+
+/// Starts another operator in the same pod when the first one was killed.
+async fn successor(
+    plane: &Plane,
+    namespace: &str,
+    proxy: &Proxy,
+    mut operator: Process,
+) -> anyhow::Error {
+    let (status, _) = match operator.ended(Duration::from_mins(10)).await {
+        Ok(ended) => ended,
+        Err(error) => return error,
+    };
+    if !proxy.struck() {
+        let output = operator.output();
+        return anyhow::anyhow!("the operator ended by itself with {status}: {output}");
+    }
+    match plane.operator(namespace, namespace, Some(proxy.address)) {
+        Ok((mut second, _)) => match second.ended(Duration::from_mins(10)).await {
+            Ok((status, _)) => anyhow::anyhow!("the second operator ended with {status}"),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    }
+}
+
+/// All objects of a namespace by kind and name, without what differs from run to run.
+async fn objects(plane: &Plane, namespace: &str) -> anyhow::Result<Objects> {
+    let mut found = Vec::new();
+    let mut addresses = Vec::new();
+    for (api, kind) in KINDS {
+        let list = plane
+            .get(&format!("{api}/namespaces/{namespace}/{kind}"))
+            .await?;
+        for mut object in list["items"].as_array().cloned().unwrap_or_default() {
+            let name = object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if let Some(ip) = object["spec"]["clusterIP"]
+                .as_str()
+                .filter(|ip| *ip != "None")
+            {
+                addresses.push((ip.to_owned(), format!("ip-of-{name}")));
+            }
+            strip(&mut object);
+            found.push((format!("{kind}/{name}"), object));
+        }
+    }
+    // Longer ones first: 10.96.0.12 begins with 10.96.0.1.
+    addresses.sort_by_key(|(ip, _)| std::cmp::Reverse(ip.len()));
+    let normal = |text: String| {
+        let text = text.replace(namespace, "namespace");
+        addresses
+            .iter()
+            .fold(text, |text, (ip, name)| text.replace(ip, name))
+    };
+    let objects = found.into_iter().map(|(name, object)| {
+        Ok((
+            normal(name),
+            serde_json::from_str(&normal(object.to_string()))?,
+        ))
+    });
+    objects.collect()
+}
+
+/// The first place where two objects differ.
+fn difference(wanted: &Value, found: &Value) -> Option<String> {
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) => {
+            let mut keys = wanted.keys().chain(found.keys());
+            let of = |fields: &serde_json::Map<String, Value>, key: &String| {
+                fields.get(key).cloned().unwrap_or_default()
+            };
+            keys.find_map(|key| {
+                let inner = difference(&of(wanted, key), &of(found, key))?;
+                Some(format!("{key}.{inner}"))
+            })
+        }
+        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => wanted
+            .iter()
+            .zip(found)
+            .find_map(|(wanted, found)| difference(wanted, found)),
+        _ => (wanted != found).then(|| format!(" {found} instead of {wanted}")),
+    }
+}
+
+/// Takes away what is of one run: identities, times, and hashes of what contains them.
+fn strip(value: &mut Value) {
+    const OF_A_RUN: [&str; 14] = [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "managedFields",
+        "lastTransitionTime",
+        "gantry.dev/applied",
+        "gantry.dev/config-hash",
+        "controller-revision-hash",
+        "currentRevision",
+        "updateRevision",
+        "currentReplicas",
+        "startTime",
+        "generateName",
+        "collisionCount",
+    ];
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !OF_A_RUN.contains(&key.as_str()));
+            fields.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
