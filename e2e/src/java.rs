@@ -9,15 +9,21 @@ use tokio::process::Command;
 
 /// A small JVM that starts quickly, keeps its logs under `home` and nothing in the user's.
 pub fn command(class_path: &str, home: &std::path::Path, heap_mib: u32) -> Command {
+    let options = [
+        "-Xshare:auto",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        &format!("-Xmx{heap_mib}m"),
+    ];
+    command_with(class_path, home, &options)
+}
+
+/// A JVM with these options, otherwise like [`command`]'s.
+pub fn command_with(class_path: &str, home: &std::path::Path, options: &[&str]) -> Command {
     let mut command = Command::new("java");
     let home_text = home.display();
     command
-        .args([
-            "-Xshare:auto",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-        ])
-        .arg(format!("-Xmx{heap_mib}m"))
+        .args(options)
         .arg(format!("-Duser.home={home_text}"))
         .arg(format!("-Drocketmq.client.logRoot={home_text}"))
         .arg(format!("-Drocketmq.log.root={home_text}"))

@@ -77,7 +77,7 @@ pub struct BrokerPlan {
     pub extra_yaml: String,
     /// More of them under `listen`.
     pub extra_listen: String,
-    /// More lines of Java's.
+    /// More lines of Java's, and options of its JVM.
     pub extra_properties: String,
 }
 

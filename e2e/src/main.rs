@@ -10,6 +10,7 @@
 //! - [`host`]: the tests on one machine
 //! - [`compat`]: each call of each official client
 //! - [`control`]: the operator against an API server without nodes
+//! - [`bench`]: Gantry beside the Java broker, in pairs
 //! - [`kube`]: the tests on a Kubernetes
 
 #![allow(
@@ -33,6 +34,7 @@ mod codes;
 mod host;
 mod compat;
 mod control;
+mod bench;
 mod kube;
 
 use std::path::PathBuf;
@@ -66,6 +68,8 @@ enum Stage {
     },
     /// Each call of each official client, on this machine
     Compat(compat::Options),
+    /// Gantry and the Java broker in pairs; writes docs/performance.md
+    Bench(bench::Options),
     /// The operator as a process of this machine against an API server without nodes
     Control {
         /// The binary under test; without it the one that lies beside this program
@@ -131,6 +135,7 @@ async fn run(stage: Stage) -> anyhow::Result<ExitCode> {
                 .await?
                 .code())
         }
+        Stage::Bench(options) => bench::run(options).await,
         Stage::Compat(options) => compat::run(options).await,
         Stage::Kube { options, filter } => {
             let mut lab = kube::Lab::new(options).await?;

@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout)] // what a verb says goes to the terminal
 
+mod bench;
 mod cluster;
 mod features;
 mod generate;
@@ -69,6 +70,11 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
         "[FILTER]",
         "each call of each official client; writes docs/compatibility.md",
     ),
+    (
+        "bench",
+        "[--figure N] [--resume]",
+        "Gantry beside the Java broker, in pairs; writes docs/performance.md",
+    ),
     ("tidy", "", "the rules of the tree alone"),
     (
         "golden",
@@ -111,6 +117,7 @@ fn verb(place: &Place, words: &[&str]) -> Result<ExitCode> {
         }
         ["e2e", filter @ ..] => Ok(stages::end_to_end(place, filter)),
         ["compat", filter @ ..] => Ok(stages::compatibility(place, filter)),
+        ["bench", words @ ..] => done(bench::bench(place, words)),
         ["tidy"] => {
             let mut report = Report::default();
             stages::tidy(place, &mut report);

@@ -76,7 +76,8 @@ pub struct BrokerSpec {
     pub flush_sync: bool,
     /// Asks by data version before it registers again, and does so every 10 s.
     pub ask_before_register: bool,
-    /// More lines of the configuration; a later line wins.
+    /// More lines of the configuration; a later line wins. Those that begin with - are options of
+    /// the JVM, in place of those for tests.
     pub extra: String,
 }
 
@@ -86,10 +87,16 @@ pub fn broker_port() -> anyhow::Result<u16> {
 }
 
 pub async fn start_broker(jars: &Jars, spec: &BrokerSpec) -> anyhow::Result<Process> {
+    let class_path = jars.class_path(ClassPath::Server);
+    let options: Vec<&str> = spec.extra.lines().filter(|line| is_option(line)).collect();
+    let mut command = if options.is_empty() {
+        super::command(&class_path, &spec.dir, 512)
+    } else {
+        super::command_with(&class_path, &spec.dir, &options)
+    };
     std::fs::create_dir_all(&spec.dir)?;
     let config = spec.dir.join("broker.conf");
     std::fs::write(&config, properties(spec)?)?;
-    let mut command = super::command(&jars.class_path(ClassPath::Server), &spec.dir, 512);
     command
         .arg(spec.encoding.option())
         .arg("org.apache.rocketmq.broker.BrokerStartup")
@@ -99,6 +106,10 @@ pub async fn start_broker(jars: &Jars, spec: &BrokerSpec) -> anyhow::Result<Proc
     let limit = Duration::from_secs(START_SECONDS_MAX);
     process.listening(local(spec.port), limit).await?;
     Ok(process)
+}
+
+fn is_option(line: &str) -> bool {
+    line.starts_with('-')
 }
 
 fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
@@ -132,7 +143,9 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "diskMaxUsedSpaceRatio=95")?;
     writeln!(text, "waitTimeMillsInSendQueue=10000")?;
     writeln!(text, "osPageCacheBusyTimeOutMills=10000")?;
-    text.push_str(&spec.extra);
+    for line in spec.extra.lines().filter(|line| !is_option(line)) {
+        writeln!(text, "{line}")?;
+    }
     Ok(text)
 }
 

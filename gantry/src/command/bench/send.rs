@@ -70,7 +70,7 @@ pub(super) fn show(shared: &Shared, report: &mut Value) -> anyhow::Result<()> {
 pub(super) async fn fill(shared: &Shared, queues: &[Queue], messages: u64) -> anyhow::Result<u64> {
     const CONNECTIONS: u32 = 16;
     const WINDOW: u32 = 8;
-    const FILL_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+    const FILL_MAX: std::time::Duration = std::time::Duration::from_mins(10);
     let start = Instant::now();
     let mut connections = Vec::new();
     for at in 0..CONNECTIONS {
