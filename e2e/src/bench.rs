@@ -6,7 +6,7 @@
 //! - [`calls`]: requests that the load generator does not make
 //! - [`page`]: the files as `docs/performance.md`
 
-mod calls;
+pub mod calls;
 mod figures;
 mod page;
 mod server;

@@ -6,6 +6,7 @@
 //! - [`cluster`]: a BrokerCluster with a Topic and a ConsumerGroup: conditions, events, pages
 //! - [`operations`]: what people do with a cluster on the second day
 //! - [`pages`]: metrics and probes of every pod
+//! - [`readme`]: what a newcomer does
 //! - [`messages`]: 10,000 messages that outlive a pod and a node
 //!
 //! The operator is there already; everything else happens in a namespace of the run's own. The
@@ -18,6 +19,7 @@ pub mod resources;
 pub mod cluster;
 pub mod operations;
 pub mod pages;
+pub mod readme;
 pub mod messages;
 
 use std::path::PathBuf;
@@ -129,6 +131,9 @@ pub fn tests() -> Vec<Test<Lab>> {
         }),
         ("metrics_and_probes_are_served_by_every_pod", |lab| {
             Box::pin(pages::of_every_pod(lab))
+        }),
+        ("the_readme_leads_to_a_message_and_its_metrics", |lab| {
+            Box::pin(readme::walk(lab))
         }),
         ("kubectl_diff_finds_nothing_after_an_apply", |lab| {
             Box::pin(operations::no_difference(lab))

@@ -129,7 +129,11 @@ pub(crate) fn on_cluster(place: &Place, report: &mut Report, compiling: Result<C
         Ok(())
     });
     report.stage("control", &["kubernetes", "build"], |tally| {
-        run_lines(&mut harness(place, &["control"]), |line| tally.line(line))
+        let mut harness = harness(place, &["control"]);
+        if size == Size::Verify {
+            harness.env("GANTRY_VERIFY", "1");
+        }
+        run_lines(&mut harness, |line| tally.line(line))
     });
     report.stage("cluster", &["kubernetes", "build"], |_| {
         cluster::tool(place, ["down"])?;

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 use crate::raw::{self, Connection, Received};
@@ -101,12 +102,30 @@ async fn wait(
     }
 }
 
-/// Tries to send from now on; how long it took until a message was acknowledged.
-pub async fn first_send(broker: SocketAddr, within: Duration) -> anyhow::Result<Duration> {
-    let start = Instant::now();
+/// A message to each of the first topics, over one connection.
+pub async fn send_to_each(broker: SocketAddr, count: usize) -> anyhow::Result<()> {
+    const IN_FLIGHT: usize = 500;
+    let (mut answers, mut writer) = Connection::open(broker).await?.split();
+    let numbers: Vec<usize> = (0..count).collect();
+    for numbers in numbers.chunks(IN_FLIGHT) {
+        let requests = numbers
+            .iter()
+            .map(|number| message(&format!("topic-{number}")));
+        writer
+            .write_all(&requests.collect::<Vec<_>>().concat())
+            .await?;
+        for _ in numbers {
+            let answer = answers.next().await?.context("the connection is closed")?;
+            ensure!(answer.code == 0, "{} {}", answer.code, answer.remark);
+        }
+    }
+    Ok(())
+}
+
+fn message(topic: &str) -> Vec<u8> {
     let fields = [
         ("producerGroup", "first"),
-        ("topic", "topic-0"),
+        ("topic", topic),
         ("defaultTopic", "TBW102"),
         ("defaultTopicQueueNums", "4"),
         ("queueId", "0"),
@@ -118,7 +137,13 @@ pub async fn first_send(broker: SocketAddr, within: Duration) -> anyhow::Result<
         ("unitMode", "false"),
         ("batch", "false"),
     ];
-    let request = raw::json_request(SEND_MESSAGE, 1, &fields, &[b'x'; 1024]);
+    raw::json_request(SEND_MESSAGE, 1, &fields, &[b'x'; 1024])
+}
+
+/// Tries to send from now on; how long it took until a message was acknowledged.
+pub async fn first_send(broker: SocketAddr, within: Duration) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let request = message("topic-0");
     loop {
         if let Ok(mut connection) = Connection::open(broker).await
             && let Ok(answer) = connection.call(&request).await

@@ -1,7 +1,7 @@
 //! Metrics, probes and the log's level over HTTP, of broker and name server, while a client works.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::messages::{consume, produce};
 use super::{Against, Row};
+use crate::bench::calls;
 use crate::http::{self, Page};
 use crate::java::driver::{Client, Command};
 use crate::lab::{Lab, Target};
@@ -22,6 +23,11 @@ pub fn rows() -> Vec<Row> {
             "the_metrics_count_messages_and_bytes",
             Against::Gantry,
             |lab, _| Box::pin(metrics(lab)),
+        ),
+        (
+            "metrics_of_ten_thousand_topics_are_read_at_once",
+            Against::Gantry,
+            |lab, _| Box::pin(many(lab)),
         ),
         ("the_probes_answer", Against::Gantry, |lab, _| {
             Box::pin(probes(lab))
@@ -40,6 +46,34 @@ pub fn rows() -> Vec<Row> {
             |lab, _| Box::pin(log_level(lab)),
         ),
     ]
+}
+
+/// A message to each of 10,000 topics, and the page that counts them.
+async fn many(lab: &mut Lab) -> anyhow::Result<()> {
+    const TOPICS: usize = 10_000;
+    const SCRAPE_MAX: Duration = Duration::from_millis(50);
+    /// The quickest counts: the machine has other things to do too.
+    const SCRAPES: usize = 10;
+    let site = lab.site(Target::Gantry, "many-topics").await?;
+    let broker = site.plan.remoting();
+    calls::topics(broker, TOPICS, 1).await?;
+    calls::send_to_each(broker, TOPICS).await?;
+    let mut quickest = Duration::MAX;
+    let mut page = None;
+    for _ in 0..SCRAPES {
+        let start = Instant::now();
+        page = Some(http::get(site.plan.http(), "/metrics").await?);
+        quickest = quickest.min(start.elapsed());
+    }
+    let page = page.context("read above")?;
+    let lines = page.body.lines();
+    let counted = lines
+        .filter(|line| line.starts_with("rocketmq_messages_in_total{"))
+        .count();
+    println!("    {} bytes in {quickest:?}", page.body.len());
+    ensure!(counted >= TOPICS, "{counted} topics are counted");
+    ensure!(quickest < SCRAPE_MAX, "a scrape took {quickest:?}");
+    Ok(())
 }
 
 async fn metrics(lab: &mut Lab) -> anyhow::Result<()> {

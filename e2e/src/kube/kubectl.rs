@@ -46,6 +46,15 @@ impl Kubectl {
         command
     }
 
+    /// Defines `kubectl` in a shell, for a namespace.
+    pub fn shell(&self, namespace: &str) -> String {
+        let (program, config) = (Path::new(&self.program), &self.kubeconfig);
+        let (program, config) = (program.display(), config.display());
+        format!(
+            "kubectl() {{ '{program}' --kubeconfig '{config}' --namespace '{namespace}' \"$@\"; }}"
+        )
+    }
+
     /// Runs to a good end and gives the output.
     pub async fn ok(&self, words: &[&str]) -> anyhow::Result<String> {
         Ok(
