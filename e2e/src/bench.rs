@@ -4,10 +4,12 @@
 //! - [`figures`]: what is done to a server for each figure
 //! - [`server`]: a server under load, and what it costs
 //! - [`calls`]: requests that the load generator does not make
+//! - [`own`]: RocketMQ's own load generator, to check ours
 //! - [`page`]: the files as `docs/performance.md`
 
 pub mod calls;
 mod figures;
+mod own;
 mod page;
 mod server;
 
@@ -118,7 +120,7 @@ async fn measured(options: &Options, figure: u8, pair: u32) -> anyhow::Result<()
         for target in [Target::Gantry, Target::Java] {
             println!("figure {figure}, pair {} of {PAIRS}, {target:?}", pair + 1);
             let mut lab = Lab::new(Some(loads.gantry.clone()), 1)?;
-            let values = figures::measure(figure, &mut lab, &loads, target).await;
+            let values = figures::measure((figure, pair), &mut lab, &loads, target).await;
             let values = values.with_context(|| format!("figure {figure} of {target:?}"))?;
             for (what, value) in &values {
                 println!("    {what}: {value:.1}");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
-use super::calls;
 use super::server::{self, Loads, Server};
+use super::{calls, own};
 use crate::lab::{Lab, Target};
 
 /// A figure by its number, with the title and the text of its page.
@@ -61,14 +61,16 @@ const START_MAX: Duration = Duration::from_mins(2);
 const STOP_MAX: Duration = Duration::from_mins(2);
 
 pub async fn measure(
-    figure: u8,
+    (figure, pair): (u8, u32),
     lab: &mut Lab,
     loads: &Loads,
     target: Target,
 ) -> anyhow::Result<Values> {
+    // Once is enough for what only checks our load generator.
+    let checks = pair == 0;
     match figure {
-        1 => sends(lab, loads, target).await,
-        3 => pulls(lab, loads, target).await,
+        1 => sends(lab, loads, target, checks).await,
+        3 => pulls(lab, loads, target, checks).await,
         6 => memory(lab, target).await,
         7 => cold_start(lab, target).await,
         11 => idle(lab, target).await,
@@ -82,7 +84,12 @@ fn warmup(target: Target) -> u32 {
         .map_or(0, |(_, seconds)| *seconds)
 }
 
-async fn sends(lab: &mut Lab, loads: &Loads, target: Target) -> anyhow::Result<Values> {
+async fn sends(
+    lab: &mut Lab,
+    loads: &Loads,
+    target: Target,
+    checks: bool,
+) -> anyhow::Result<Values> {
     let server = Server::start(lab, target).await?;
     let seconds = warmup(target);
     let warm = format!("send --create --connections 64 --warmup 0 --duration {seconds}");
@@ -118,6 +125,12 @@ async fn sends(lab: &mut Lab, loads: &Loads, target: Target) -> anyhow::Result<V
         .await?;
     let missing = acked - read.number("consumed")?;
     values.push((MISSING.to_owned(), missing));
+    if checks {
+        let producer = ("Producer", &["-w", "64", "-s", "1024"][..]);
+        let rate = own::rate(lab, loads, &server, producer).await?;
+        let what = "Sends a second by RocketMQ's own Producer, 64 threads";
+        values.push((what.to_owned(), rate));
+    }
     Ok(values)
 }
 
@@ -130,7 +143,12 @@ pub const MISSING: &str = "Acknowledged messages that were not consumed";
 pub const IDLE_MEMORY: &str = "Idle, MiB";
 pub const COLD_START: &str = "First message acknowledged after, ms";
 
-async fn pulls(lab: &mut Lab, loads: &Loads, target: Target) -> anyhow::Result<Values> {
+async fn pulls(
+    lab: &mut Lab,
+    loads: &Loads,
+    target: Target,
+    checks: bool,
+) -> anyhow::Result<Values> {
     let server = Server::start(lab, target).await?;
     let seconds = warmup(target) / 2;
     let warm = format!(
@@ -154,6 +172,12 @@ async fn pulls(lab: &mut Lab, loads: &Loads, target: Target) -> anyhow::Result<V
         ]);
     }
     values.push((MISSING.to_owned(), missing));
+    if checks {
+        let consumer = ("Consumer", &["-g", "check"][..]);
+        let rate = own::rate(lab, loads, &server, consumer).await?;
+        let what = "Messages a second by RocketMQ's own Consumer";
+        values.push((what.to_owned(), rate));
+    }
     Ok(values)
 }
 

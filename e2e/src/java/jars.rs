@@ -23,6 +23,8 @@ pub enum ClassPath {
     Client5,
     /// A client from before the strict route dialect.
     Client4,
+    /// RocketMQ's own benchmark programs, which nothing else needs.
+    Benchmark,
 }
 
 impl ClassPath {
@@ -33,6 +35,7 @@ impl ClassPath {
             Self::Server => "server",
             Self::Client5 => "client-5",
             Self::Client4 => "client-4",
+            Self::Benchmark => "benchmark",
         }
     }
 
@@ -62,6 +65,7 @@ impl ClassPath {
                 "Retrying",
                 "Migrating",
             ],
+            Self::Benchmark => &[],
         }
     }
 }
@@ -97,6 +101,13 @@ impl Jars {
             ready.compile(class_path).await?;
         }
         Ok(ready)
+    }
+
+    /// The jars of RocketMQ's own benchmark programs, fetched when they are wanted.
+    pub async fn benchmark(&self) -> anyhow::Result<String> {
+        self.fetch(ClassPath::Benchmark, &cache_dir()?).await?;
+        let [_, jars] = self.folders(ClassPath::Benchmark);
+        Ok(format!("{}/*", jars.display()))
     }
 
     /// For `java -cp`.
