@@ -122,6 +122,8 @@ impl Tables {
             add(DEFAULT_TOPIC, queues, read_write | PERM_INHERIT);
         }
         add("SELF_TEST_TOPIC", 1, read_write);
+        // Where RocketMQ's benchmark programs send unless they are told otherwise.
+        add("BenchmarkTest", 1_024, read_write);
         // A client that traces drops its records where the topic is missing.
         add("RMQ_SYS_TRACE_TOPIC", 1, read_write);
         add(SCHEDULE_TOPIC, schedule::QUEUES, read_write);

@@ -32,7 +32,7 @@ pub async fn rate(
     command.args(java.get_args());
     command.arg(format!("org.apache.rocketmq.example.benchmark.{name}"));
     command.args(["-n", &server.name_server.address.to_string()]);
-    command.args(["-t", "BenchmarkTest"]).args(words);
+    command.args(["-t", "benchmark"]).args(words);
     let mut program = Process::start(name, command, &log)?;
     tokio::time::sleep(RUN).await;
     program.kill().await?;

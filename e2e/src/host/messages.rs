@@ -27,6 +27,11 @@ pub fn rows() -> Vec<Row> {
             Against::Both,
             |lab, target| Box::pin(pass_10000(lab, target, Client::V5Binary)),
         ),
+        (
+            "the_topic_of_benchmarks_is_there",
+            Against::Both,
+            |lab, target| Box::pin(benchmark_topic(lab, target)),
+        ),
         ("tags_select_messages", Against::Both, |lab, target| {
             Box::pin(tags_select_messages(lab, target))
         }),
@@ -41,6 +46,19 @@ pub fn rows() -> Vec<Row> {
             |lab, target| Box::pin(pulling_beyond(lab, target)),
         ),
     ]
+}
+
+/// RocketMQ's benchmark programs send to a topic that nobody has created.
+async fn benchmark_topic(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
+    const QUEUES: usize = 1_024;
+    let site = lab.shared(target).await?;
+    let sent = lab.record_file("sent");
+    let driver = lab.driver(Client::V5).await?;
+    let produce = produce(&site, "BenchmarkTest", &sent).with("count", QUEUES);
+    driver.ask(produce.with("threads", 1)).await?;
+    let queues = record::queues(&record::read(&sent)?);
+    ensure!(queues == QUEUES, "{queues} queues");
+    Ok(())
 }
 
 const MESSAGES: usize = 10_000;

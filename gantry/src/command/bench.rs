@@ -40,7 +40,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 /// What both kinds of load are told.
 #[derive(Debug, Clone, clap::Args)]
 struct Shared {
-    #[arg(long, default_value = "BenchmarkTest")]
+    #[arg(long, default_value = "benchmark")]
     topic: String,
     /// Create the topic on every master before.
     #[arg(long)]
