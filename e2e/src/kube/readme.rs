@@ -15,7 +15,7 @@ const LINE_MAX: Duration = Duration::from_mins(6);
 const SHOWN: [&str; 4] = [
     "brokercluster.gantry.dev/demo ",
     "condition met",
-    "SEND_OK",
+    "QUEUE  OFFSET",
     "rocketmq_topic_number{",
 ];
 

@@ -79,16 +79,25 @@ async fn judged(kubectl: &Kubectl, file: &Path) -> anyhow::Result<anyhow::Result
         .await?;
     for document in before {
         let file = document_file(document)?;
-        let path = file.path().to_string_lossy();
-        kubectl
-            .ok(&["delete", "--wait", "--filename", &path])
-            .await?;
+        remove(kubectl, &file.path().to_string_lossy()).await?;
     }
     Ok(if answer.status.success() {
         Ok(())
     } else {
         Err(anyhow::anyhow!(answer.stderr))
     })
+}
+
+/// Deletes what a file describes, whatever protects it: it speaks of servers that are nowhere.
+async fn remove(kubectl: &Kubectl, path: &str) -> anyhow::Result<()> {
+    let delete = ["delete", "--wait=false", "--filename", path];
+    kubectl.ok(&delete).await?;
+    let none = r#"{"metadata": {"finalizers": null}}"#;
+    let patch = ["patch", "--type=merge", "--patch", none, "--filename", path];
+    // Most of them are gone by now.
+    kubectl.attempt(&patch).await?;
+    let wait = ["wait", "--for=delete", "--timeout=60s", "--filename", path];
+    kubectl.ok(&wait).await.map(drop)
 }
 
 fn document_file(document: &str) -> anyhow::Result<tempfile::NamedTempFile> {
