@@ -261,14 +261,19 @@ impl Metrics {
 
     fn count_in(&self, topic: &str, of: MessageType, messages: usize, bytes: usize) {
         let of = of.name();
-        let series = self.traffic.ins.of((topic, of), (OTHER, of), |topic, of| {
+        let labels = |topic: &str, of: &str| {
             self.traffic.labels(&[
                 ("topic", topic),
                 ("message_type", of),
                 ("is_system", flag(is_system(topic))),
             ])
-        });
-        series.value.add(messages as u64, bytes as u64);
+        };
+        let (messages, bytes) = (messages as u64, bytes as u64);
+        let Traffic { ins, sizes, .. } = &self.traffic;
+        let series = ins.of((topic, of), (OTHER, of), labels);
+        series.value.add(messages, bytes);
+        let series = sizes.of((topic, of), (OTHER, of), labels);
+        series.value.add(messages, bytes);
     }
 
     fn count_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {

@@ -13,37 +13,36 @@ pub(super) const OTHER: &str = "other";
 /// Bounds of `rocketmq_message_size`, in bytes.
 const SIZE_BYTES: [u64; 6] = [1_024, 4_096, 524_288, 1_048_576, 2_097_152, 4_194_304];
 
-/// Messages stored, of one topic and type.
+/// Each topic has a series for every bound, for what is above, for sum and count.
+const SIZE_SERIES: usize = SIZE_BYTES.len() + 3;
+
+/// Requests by the mean size of their messages, of one topic and type: those of each bound, and
+/// above all.
 #[derive(Debug, Default)]
-pub(super) struct In {
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    /// Requests by their mean message: those of each bound, and above all.
-    sizes: [AtomicU64; SIZE_BYTES.len() + 1],
-    size_sum: AtomicU64,
+pub(super) struct Sizes {
+    counts: [AtomicU64; SIZE_BYTES.len() + 1],
+    sum: AtomicU64,
 }
 
-/// Messages delivered to a group, or given up by it.
+/// Messages stored, of one topic and type; delivered to a group, or given up by it.
 #[derive(Debug, Default)]
-pub(super) struct Out {
+pub(super) struct Moved {
     messages: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl In {
+impl Sizes {
     pub(super) fn add(&self, messages: u64, bytes: u64) {
         let mean = bytes / messages.max(1);
-        self.messages.fetch_add(messages, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.size_sum.fetch_add(mean, Ordering::Relaxed);
+        self.sum.fetch_add(mean, Ordering::Relaxed);
         let bucket = SIZE_BYTES.iter().position(|bound| mean <= *bound);
-        if let Some(count) = self.sizes.get(bucket.unwrap_or(SIZE_BYTES.len())) {
+        if let Some(count) = self.counts.get(bucket.unwrap_or(SIZE_BYTES.len())) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Out {
+impl Moved {
     pub(super) fn add(&self, messages: u64, bytes: u64) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -133,9 +132,10 @@ impl<V: Default> Table<V> {
 pub(super) struct Traffic {
     /// Labels of every series.
     pub(super) common: String,
-    pub(super) ins: Table<In>,
-    pub(super) outs: Table<Out>,
-    pub(super) dead: Table<Out>,
+    pub(super) ins: Table<Moved>,
+    pub(super) sizes: Table<Sizes>,
+    pub(super) outs: Table<Moved>,
+    pub(super) dead: Table<Moved>,
 }
 
 impl Traffic {
@@ -143,6 +143,7 @@ impl Traffic {
         Self {
             common,
             ins: Table::new(series_max),
+            sizes: Table::new((series_max / SIZE_SERIES).max(1)),
             outs: Table::new(series_max),
             dead: Table::new(series_max),
         }
@@ -154,29 +155,21 @@ impl Traffic {
     }
 
     pub(super) fn write(&self, out: &mut String) {
-        let ins = self.ins.all();
-        let counter = |out: &mut String, name, help, of: fn(&In) -> &AtomicU64| {
-            family(out, name, "counter", help);
-            for series in &ins {
-                let value = of(&series.value).load(Ordering::Relaxed);
-                sample(out, name, &series.labels, value);
-            }
-        };
-        counter(out, "rocketmq_messages_in_total", "Messages stored", |v| {
-            &v.messages
-        });
-        let (name, help) = ("rocketmq_throughput_in_total", "Bytes of records stored");
-        counter(out, name, help, |v| &v.bytes);
-        write_sizes(out, &ins);
-        let outs = self.outs.all();
-        let counter = |out: &mut String, name, help, all: &[Arc<Series<Out>>], messages| {
+        let counter = |out: &mut String, name, help, all: &[Arc<Series<Moved>>], messages| {
             family(out, name, "counter", help);
             for series in all {
-                let Out { messages: m, bytes } = &series.value;
+                let Moved { messages: m, bytes } = &series.value;
                 let value = if messages { m } else { bytes };
                 sample(out, name, &series.labels, value.load(Ordering::Relaxed));
             }
         };
+        let ins = self.ins.all();
+        let (name, help) = ("rocketmq_messages_in_total", "Messages stored");
+        counter(out, name, help, &ins, true);
+        let (name, help) = ("rocketmq_throughput_in_total", "Bytes of records stored");
+        counter(out, name, help, &ins, false);
+        write_sizes(out, &self.sizes.all());
+        let outs = self.outs.all();
         let (name, help) = ("rocketmq_messages_out_total", "Messages delivered");
         counter(out, name, help, &outs, true);
         let (name, help) = ("rocketmq_throughput_out_total", "Bytes delivered");
@@ -187,18 +180,18 @@ impl Traffic {
     }
 }
 
-fn write_sizes(out: &mut String, ins: &[Arc<Series<In>>]) {
+fn write_sizes(out: &mut String, all: &[Arc<Series<Sizes>>]) {
     family(
         out,
         "rocketmq_message_size",
         "histogram",
         "Bytes of a record, of a batch their mean",
     );
-    for series in ins {
+    for series in all {
         let mut count = 0;
         let bounds = SIZE_BYTES.iter().map(u64::to_string);
         let bounds = bounds.chain(["+Inf".to_owned()]);
-        for (bound, of) in bounds.zip(&series.value.sizes) {
+        for (bound, of) in bounds.zip(&series.value.counts) {
             count += of.load(Ordering::Relaxed);
             for part in [
                 "rocketmq_message_size_bucket{",
@@ -212,7 +205,7 @@ fn write_sizes(out: &mut String, ins: &[Arc<Series<In>>]) {
             out.push_str(&count.to_string());
             out.push('\n');
         }
-        let sum = series.value.size_sum.load(Ordering::Relaxed);
+        let sum = series.value.sum.load(Ordering::Relaxed);
         sample(out, "rocketmq_message_size_sum", &series.labels, sum);
         sample(out, "rocketmq_message_size_count", &series.labels, count);
     }
@@ -259,9 +252,10 @@ mod tests {
     fn sizes_are_the_mean_of_a_request() {
         let traffic = Traffic::new("c=\"\\\\\"".to_owned(), 1);
         let of = |messages, bytes| {
-            let series = traffic
-                .ins
-                .of(("t", "normal"), (OTHER, "normal"), |t, _| t.to_owned());
+            let (pair, other) = (("t", "normal"), (OTHER, "normal"));
+            let series = traffic.ins.of(pair, other, |t, _| t.to_owned());
+            series.value.add(messages, bytes);
+            let series = traffic.sizes.of(pair, other, |t, _| t.to_owned());
             series.value.add(messages, bytes);
         };
         of(1, 1_024);

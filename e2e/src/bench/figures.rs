@@ -21,31 +21,32 @@ pub const ALL: [Figure; 5] = [
     Figure {
         number: 1,
         title: "Sends",
-        text: "Closed loop: each connection sends one message of 1 KiB, waits for `SEND_OK` and sends the \
-               next. One topic of 8 queues.",
+        text: "Closed loop: each connection sends one message of 1 KiB, waits for `SEND_OK` \
+               and sends the next. One topic of 8 queues.",
     },
     Figure {
         number: 3,
         title: "Pulls",
-        text: "Pulls of up to 32 messages of 1 KiB from a backlog that the page cache holds, one at a time \
-               on each connection. One topic of 8 queues.",
+        text: "Pulls of up to 32 messages of 1 KiB from a backlog that the page cache holds, \
+               one at a time on each connection. One topic of 8 queues.",
     },
     Figure {
         number: 6,
         title: "Memory",
-        text: "Pages of the broker's own (RssAnon) and its page tables; pages of files, which the kernel \
-               takes back at need, stand apart.",
+        text: "Pages of the broker's own (RssAnon) and its page tables; pages of files, which \
+               the kernel takes back at need, stand apart.",
     },
     Figure {
         number: 7,
         title: "Cold start",
-        text: "From the start of the process, on a directory with 100 topics, to the first `SEND_OK`.",
+        text: "From the start of the process, on a directory with 100 topics, to the first \
+               `SEND_OK`.",
     },
     Figure {
         number: 11,
         title: "Processor",
-        text: "User and system time of the broker. With nothing to do: 1,000 topics and 1,000 consumers \
-               whose pulls wait.",
+        text: "User and system time of the broker. With nothing to do: 1,000 topics and 1,000 \
+               consumers whose pulls wait.",
     },
 ];
 

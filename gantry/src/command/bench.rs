@@ -60,7 +60,11 @@ struct Shared {
     #[arg(long, default_value_t = 2.0)]
     warmup: f64,
     /// Bytes of a body; the first half is random.
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=4_000_000))]
+    #[arg(
+        long,
+        default_value_t = 1_024,
+        value_parser = clap::value_parser!(u32).range(0..=4_000_000)
+    )]
     size: u32,
     #[command(flatten)]
     common: Common,

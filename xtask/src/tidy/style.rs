@@ -29,7 +29,11 @@ const UNSAFE_HOME: &str = "store/src/fs/map.rs";
 const DATA: [&str; 4] = ["/testdata/", ".snap", "Cargo.lock", "go.sum"];
 
 /// Test files that may wait for real time, each with its reason.
-const SLEEPERS: [(&str, &str); 8] = [
+const SLEEPERS: [(&str, &str); 9] = [
+    (
+        "e2e/src/bench/",
+        "measures what a server does in a time, or takes when nothing is done",
+    ),
     (
         "e2e/src/control/nodes.rs",
         "plays kubelets, which look again and again",
@@ -148,7 +152,7 @@ fn ignored_tests(tree: &Tree) -> Vec<String> {
 }
 
 fn sleeping_tests(tree: &Tree) -> Vec<String> {
-    let allowed = |f: &Source| SLEEPERS.iter().any(|(path, _)| *path == f.path);
+    let allowed = |f: &Source| SLEEPERS.iter().any(|(path, _)| f.path.starts_with(path));
     let files = tree.rust().into_iter().filter(|f| !allowed(f)).collect();
     each_line(files, |_, text, test| {
         let sleeps = test && is_code(text) && text.contains("sleep(") && !text.contains("fn ");

@@ -113,7 +113,7 @@ fn echo(window: usize, time: Duration) -> anyhow::Result<(Value, Value)> {
     ))
 }
 
-/// [`WINDOW`] requests at a time, each answered for itself: what a server does that batches nothing.
+/// [`WINDOW`] requests at a time, each answered for itself: a server that batches nothing.
 fn echo_of_window(time: Duration) -> anyhow::Result<Value> {
     Ok(echo(WINDOW, time)?.0)
 }
