@@ -23,6 +23,10 @@ cluster of Java brokers too.
 
 Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 nobody can be reached.";
 
+/// That of musl takes a lock for each call, and its groups go back to the kernel at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A Kubernetes-native message broker for RocketMQ clients.
 #[derive(Debug, Parser)]
 #[command(version = VERSION, propagate_version = true, after_help = EXIT_CODES)]

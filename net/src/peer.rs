@@ -82,7 +82,7 @@ impl Peer {
     /// Queues a frame whose body is these parts, which are not copied.
     pub fn send_parts(&self, frame: &Frame, body: &[Bytes]) {
         let body_len = body.iter().map(Bytes::len).sum();
-        let mut head = BytesMut::with_capacity(256);
+        let mut head = BytesMut::with_capacity(512);
         encode_head(frame, body_len, &mut head);
         let mut outbound = self.lock();
         outbound.bytes += head.len() + body_len;

@@ -238,7 +238,7 @@ impl<H: Handler> Server<H> {
         mut stream: impl AsyncRead + Unpin,
         peer: &Arc<Peer>,
     ) -> Result<(), Ended> {
-        let mut buffer = BytesMut::with_capacity(16 * 1024);
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut frame_since: Option<Instant> = None;
         loop {
             while let Some(request) =
@@ -252,7 +252,10 @@ impl<H: Handler> Server<H> {
             } else {
                 *frame_since.get_or_insert_with(Instant::now) + self.options.limits.frame_time_max
             };
-            buffer.reserve(16 * 1024);
+            // In what is there several small frames find room, which would each cost a new one.
+            if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+                buffer.reserve(READ_BYTES);
+            }
             match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
                 Ok(Ok(0)) if buffer.is_empty() => return Ok(()),
                 Ok(Ok(0)) => return Err(Ended::Torn),
@@ -264,6 +267,10 @@ impl<H: Handler> Server<H> {
         }
     }
 }
+
+/// Of one call to the kernel: at most, and at least.
+const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES_MIN: usize = 2 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 enum Ended {

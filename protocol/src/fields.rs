@@ -6,6 +6,7 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -52,12 +53,46 @@ impl Fields {
     }
 
     pub fn set(&mut self, name: &str, value: impl fmt::Display) {
-        let name = self.push(|text| text.push_str(name));
-        let value = self.push(|text| {
+        self.add(name, |text| {
             // Writing into a String can't fail.
             let _ = write!(text, "{value}");
         });
+    }
+
+    /// The same of a text, which costs less: most values are.
+    pub(crate) fn set_text(&mut self, name: &str, value: &str) {
+        self.add(name, |text| text.push_str(value));
+    }
+
+    fn add(&mut self, name: &str, value: impl FnOnce(&mut String)) {
+        let name = self.push(|text| text.push_str(name));
+        let value = self.push(value);
         self.spans.push(Span { name, value });
+    }
+
+    /// The fields that were read from the text `header`. What is borrowed from there is copied
+    /// with all of it, not piece by piece.
+    pub(crate) fn within(header: &str, pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
+        let mut fields = Self {
+            text: header.to_owned(),
+            spans: Vec::with_capacity(pairs.len()),
+        };
+        for (name, value) in pairs {
+            let name = fields.span(header, name);
+            let value = fields.span(header, value);
+            fields.spans.push(Span { name, value });
+        }
+        fields
+    }
+
+    fn span(&mut self, header: &str, piece: &str) -> (u32, u32) {
+        let start = piece.as_ptr().addr().wrapping_sub(header.as_ptr().addr());
+        let end = start.wrapping_add(piece.len());
+        if start <= end && end <= header.len() {
+            (start as u32, end as u32)
+        } else {
+            self.push(|text| text.push_str(piece))
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -114,6 +149,8 @@ impl PartialEq for Fields {
 pub trait FieldValue: Sized {
     const WANTED: &'static str;
     fn parse(value: &str) -> Option<Self>;
+
+    fn put(&self, fields: &mut Fields, name: &str);
 }
 
 /// A member of a header: a value that must be there, or an `Option` of one.
@@ -122,20 +159,20 @@ pub trait Member: Sized {
     fn write(&self, fields: &mut Fields, name: &'static str);
 }
 
-impl<T: FieldValue + fmt::Display> Member for Option<T> {
+impl<T: FieldValue> Member for Option<T> {
     fn read(fields: &Fields, name: &'static str) -> Result<Self, FieldError> {
         fields.parse(name)
     }
 
     fn write(&self, fields: &mut Fields, name: &'static str) {
         if let Some(value) = self {
-            fields.set(name, value);
+            value.put(fields, name);
         }
     }
 }
 
 macro_rules! field_values {
-    ($($type:ty => $wanted:literal, $parse:expr;)*) => {
+    ($($type:ty => $wanted:literal, $parse:expr, $put:ident;)*) => {
         $(
             impl FieldValue for $type {
                 const WANTED: &'static str = $wanted;
@@ -143,6 +180,10 @@ macro_rules! field_values {
                 fn parse(value: &str) -> Option<Self> {
                     let parse: fn(&str) -> Option<Self> = $parse;
                     parse(value)
+                }
+
+                fn put(&self, fields: &mut Fields, name: &str) {
+                    fields.$put(name, self);
                 }
             }
 
@@ -152,7 +193,7 @@ macro_rules! field_values {
                 }
 
                 fn write(&self, fields: &mut Fields, name: &'static str) {
-                    fields.set(name, self);
+                    self.put(fields, name);
                 }
             }
         )*
@@ -160,11 +201,11 @@ macro_rules! field_values {
 }
 
 field_values! {
-    i32 => "32-bit integer", |v| v.parse().ok();
-    i64 => "64-bit integer", |v| v.parse().ok();
-    String => "text", |v| Some(v.to_owned());
+    i32 => "32-bit integer", |v| v.parse().ok(), set;
+    i64 => "64-bit integer", |v| v.parse().ok(), set;
+    String => "text", |v| Some(v.to_owned()), set_text;
     // `Boolean.parseBoolean`: anything but `true` is false.
-    bool => "boolean", |v| Some(v.eq_ignore_ascii_case("true"));
+    bool => "boolean", |v| Some(v.eq_ignore_ascii_case("true")), set;
 }
 
 /// Declares typed headers. `name: Type = "wire"` is required, `name: Option<Type> = "wire"`

@@ -13,12 +13,12 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::code::{Language, MQ_VERSION, RequestCode, ResponseCode};
 use crate::fields::{Fields, Header};
@@ -123,6 +123,17 @@ impl Frame {
         }
     }
 
+    /// The request without what it says: as much as an answer goes by.
+    pub fn head(&self) -> Self {
+        Self {
+            language: self.language,
+            version: self.version,
+            opaque: self.opaque,
+            encoding: self.encoding,
+            ..Self::bare(self.code, self.flag)
+        }
+    }
+
     /// Asks for no answer.
     pub fn oneway(self) -> Self {
         Self {
@@ -162,14 +173,13 @@ pub fn decode(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Frame>, M
     if buffer.len() < 4 + frame_len {
         return Ok(None);
     }
-    buffer.advance(8);
-    let header = buffer.split_to(header_len);
-    let body = buffer.split_to(frame_len - 4 - header_len).freeze();
+    let header = buffer.get(8..8 + header_len).unwrap_or_default();
     let mut frame = match kind {
-        0 => decode_json(&header)?,
-        _ => decode_binary(&header)?,
+        0 => decode_json(header)?,
+        _ => decode_binary(header)?,
     };
-    frame.body = body;
+    buffer.advance(8 + header_len);
+    frame.body = buffer.split_to(frame_len - 4 - header_len).freeze();
     Ok(Some(frame))
 }
 
@@ -234,8 +244,11 @@ pub fn encode_head(frame: &Frame, body_len: usize, out: &mut BytesMut) {
 }
 
 fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
-    let header: JsonHeader =
-        serde_json::from_slice(header).map_err(|e| Malformed::Json(e.to_string()))?;
+    // Checked once, not text by text.
+    let text = std::str::from_utf8(header).map_err(|e| Malformed::Json(e.to_string()))?;
+    let header: JsonHeader<'_> =
+        serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
+    let fields = header.ext_fields.unwrap_or_default();
     Ok(Frame {
         code: header.code,
         language: header
@@ -246,7 +259,7 @@ fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
         opaque: header.opaque,
         flag: header.flag,
         remark: header.remark,
-        fields: header.ext_fields.unwrap_or_default().0,
+        fields: Fields::within(text, &fields.0),
         body: Bytes::new(),
         encoding: Encoding::Json,
     })
@@ -254,88 +267,154 @@ fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct JsonHeader {
+struct JsonHeader<'a> {
     code: i32,
     language: Option<String>,
     version: i32,
     opaque: i32,
     flag: i32,
     remark: Option<String>,
-    ext_fields: Option<JsonFields>,
+    #[serde(borrow)]
+    ext_fields: Option<JsonFields<'a>>,
 }
 
+/// Names and values, borrowed from the header unless something in them is escaped.
 #[derive(Default)]
-struct JsonFields(Fields);
+struct JsonFields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'de> Deserialize<'de> for JsonFields {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
         impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = JsonFields;
+            type Value = JsonFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of texts")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    match map.next_value::<JsonValue>()? {
-                        JsonValue::Text(value) => fields.set(&name, value),
-                        JsonValue::Number(value) => fields.set(&name, value),
-                        JsonValue::Bool(value) => fields.set(&name, value),
-                        // Java's maps hold no null here: an absent field.
-                        JsonValue::Null(()) | JsonValue::Other(IgnoredAny) => {}
+                let mut pairs = Vec::with_capacity(16);
+                while let Some((name, value)) = map.next_entry::<JsonText<'_>, JsonText<'_>>()? {
+                    if let (Some(name), Some(value)) = (name.0, value.0) {
+                        pairs.push((name, value));
                     }
                 }
-                Ok(JsonFields(fields))
+                Ok(JsonFields(pairs))
             }
         }
         deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
-/// All values are texts in Java; other clients send numbers and booleans bare.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum JsonValue {
-    Text(String),
-    Bool(bool),
-    Number(serde_json::Number),
-    Null(()),
-    Other(IgnoredAny),
+/// A name, or a value. All are texts in Java; other clients send numbers and booleans bare.
+struct JsonText<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for JsonText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = JsonText<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+                Ok(JsonText(Some(Cow::Borrowed(value))))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+                Ok(text(value))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(text(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(text(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(text(value))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(serde_json::Number::from_f64(value).map_or(JsonText(None), text))
+            }
+
+            /// Java's maps hold no null here: an absent field.
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(JsonText(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_seq(seq).map(|_| JsonText(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_map(map).map(|_| JsonText(None))
+            }
+        }
+        fn text<'a>(value: impl ToString) -> JsonText<'a> {
+            JsonText(Some(Cow::Owned(value.to_string())))
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
 }
 
-/// Keys in alphabetical order, absent ones left out, as fastjson writes them.
-fn encode_json(frame: &Frame, out: &mut BytesMut) {
-    let mut json = serde_json::Serializer::new(out.writer());
-    let written = (|| {
-        let mut map = json.serialize_map(None)?;
-        map.serialize_entry("code", &frame.code)?;
-        if !frame.fields.is_empty() {
-            map.serialize_entry("extFields", &FieldsMap(&frame.fields))?;
-        }
-        map.serialize_entry("flag", &frame.flag)?;
-        map.serialize_entry("language", frame.language.name())?;
-        map.serialize_entry("opaque", &frame.opaque)?;
-        if let Some(remark) = &frame.remark {
-            map.serialize_entry("remark", remark)?;
-        }
-        map.serialize_entry("serializeTypeCurrentRPC", "JSON")?;
-        map.serialize_entry("version", &frame.version)?;
-        map.end()
-    })();
-    debug_assert!(
-        written.is_ok(),
-        "invariant: text and integers always serialize"
-    );
+/// Keys in alphabetical order, absent ones left out, as fastjson writes them. By hand, since the
+/// many small pieces of a serializer cost more than all of a message besides.
+fn encode_json(frame: &Frame, json: &mut BytesMut) {
+    let pieces = frame
+        .fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 6);
+    let remark = frame.remark.as_deref();
+    let bytes = pieces.sum::<usize>() + remark.map_or(0, str::len) + 160;
+    json.reserve(bytes);
+    json.put_slice(b"{\"code\":");
+    put_number(json, frame.code);
+    let mut before: &[u8] = b",\"extFields\":{";
+    for (name, value) in frame.fields.iter() {
+        json.put_slice(before);
+        before = b",";
+        put_text(json, name);
+        json.put_u8(b':');
+        put_text(json, value);
+    }
+    if !frame.fields.is_empty() {
+        json.put_u8(b'}');
+    }
+    json.put_slice(b",\"flag\":");
+    put_number(json, frame.flag);
+    json.put_slice(b",\"language\":");
+    put_text(json, frame.language.name());
+    json.put_slice(b",\"opaque\":");
+    put_number(json, frame.opaque);
+    if let Some(remark) = remark {
+        json.put_slice(b",\"remark\":");
+        put_text(json, remark);
+    }
+    json.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    put_number(json, frame.version);
+    json.put_u8(b'}');
 }
 
-struct FieldsMap<'a>(&'a Fields);
+fn put_number(json: &mut BytesMut, number: i32) {
+    let written = serde_json::to_writer(json.writer(), &number);
+    debug_assert!(written.is_ok(), "invariant: a number always serializes");
+}
 
-impl Serialize for FieldsMap<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter())
+fn put_text(json: &mut BytesMut, text: &str) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        json.put_u8(b'"');
+        json.put_slice(text.as_bytes());
+        json.put_u8(b'"');
+    } else {
+        let written = serde_json::to_writer(json.writer(), text);
+        debug_assert!(written.is_ok(), "invariant: a text always serializes");
     }
 }
 
@@ -359,7 +438,7 @@ fn decode_binary(mut header: &[u8]) -> Result<Frame, Malformed> {
         let value = take_text(&mut rest, Length::Int, "a field's value")?;
         // Java reads an empty text as null, and a null is an absent field.
         if let (Some(name), Some(value)) = (name, value) {
-            fields.set(name, value);
+            fields.set_text(name, value);
         }
     }
     Ok(Frame {

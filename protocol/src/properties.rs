@@ -6,6 +6,8 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use memchr::memchr;
+
 /// Between a property's name and its value.
 pub const NAME_END: u8 = 1;
 /// After each value.
@@ -64,12 +66,18 @@ pub fn iter(properties: &[u8]) -> impl Iterator<Item = (&str, &str)> {
 /// The value of one property, without allocation.
 pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
     let mut found = None;
-    for segment in properties.split(|byte| *byte == VALUE_END) {
-        if let Some((other, value)) = split(segment)
-            && other == name.as_bytes()
+    let mut rest = properties;
+    while !rest.is_empty() {
+        let end = memchr(VALUE_END, rest).unwrap_or(rest.len());
+        let (segment, behind) = rest.split_at_checked(end).unwrap_or_default();
+        if let Some(value) = segment.strip_prefix(name.as_bytes())
+            && let Some((&NAME_END, value)) = value.split_first()
+            && !value.is_empty()
+            && !name.is_empty()
         {
             found = std::str::from_utf8(value).ok().or(found);
         }
+        rest = behind.get(1..).unwrap_or_default();
     }
     found
 }
@@ -116,6 +124,32 @@ pub fn remove(properties: &[u8], name: &str) -> Vec<u8> {
     out
 }
 
+/// [`set`] for each of `pairs` that has another value, and [`remove`] of `gone`, in one go.
+pub fn complete(properties: &[u8], gone: &str, pairs: &[(&str, &str)]) -> Vec<u8> {
+    let segments = || properties.split_inclusive(|byte| *byte == VALUE_END);
+    let bare = |segment| <[u8]>::strip_suffix(segment, &[VALUE_END]).unwrap_or(segment);
+    let has = |name: &str, value: &str| get(properties, name) == Some(value);
+    let added: usize = pairs
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum();
+    let mut out = Vec::with_capacity(properties.len() + added + 1);
+    let wrong = |name: &[u8]| {
+        let mut pairs = pairs.iter();
+        name == gone.as_bytes()
+            || pairs.any(|(other, value)| name == other.as_bytes() && !has(other, value))
+    };
+    for segment in segments() {
+        if split(bare(segment)).is_none_or(|(name, _)| !wrong(name)) {
+            out.extend_from_slice(segment);
+        }
+    }
+    for (name, value) in pairs.iter().filter(|(name, value)| !has(name, value)) {
+        push(&mut out, name, value);
+    }
+    out
+}
+
 /// Java's `String.hashCode`: over UTF-16 units, wrapping.
 pub fn java_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| {
@@ -138,6 +172,8 @@ fn split(segment: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -197,6 +233,29 @@ mod tests {
         }
         let encoded = encode([("A", "x"), ("", "y"), ("B", ""), ("C", "z")]);
         assert_eq!(encoded, b"A\x01x\x02C\x01z\x02");
+    }
+
+    proptest! {
+        #[test]
+        fn in_one_go_is_one_after_the_other(
+            text in "([ABP]{0,2}[\u{1}]?[xyz]{0,2}[\u{2}]?){0,5}",
+            a in "[xyz]{0,2}",
+            b in "[xyz]{0,2}",
+        ) {
+            let text = text.as_bytes();
+            let pairs = [("A", a.as_str()), ("B", b.as_str())];
+            let mut expect = remove(text, "P");
+            for (name, value) in pairs {
+                if get(text, name) != Some(value) {
+                    expect = set(&expect, name, value);
+                }
+            }
+            prop_assert_eq!(complete(text, "P", &pairs), expect);
+            for name in ["A", "B", "P", "AB"] {
+                let last = iter(text).filter(|(other, _)| *other == name).last();
+                prop_assert_eq!(get(text, name), last.map(|(_, value)| value));
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 
 use protocol::record::{Encoded, Message};
 
@@ -89,13 +90,15 @@ impl AppendQueue {
     /// Waits for messages and takes what is there, up to `bytes_max` and at least one with its
     /// followers; `None` when the queue is closed and empty.
     pub(crate) fn take(&self, bytes_max: usize) -> Option<Vec<Pending>> {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = self
-            .filled
-            .wait_while(waiting, |waiting| {
-                waiting.list.is_empty() && !waiting.closed
-            })
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while waiting.list.is_empty() && !waiting.closed {
+            let filled = self.filled.wait(waiting);
+            drop(filled.unwrap_or_else(PoisonError::into_inner));
+            // Where processors are busy, whoever has filled it has more at hand: what it adds
+            // before it rests is written by one call, too.
+            thread::yield_now();
+            waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        }
         let (mut count, mut bytes) = (0, 0);
         while let Some(first) = waiting.list.get(count) {
             let next = (count + 1 + first.followers).min(waiting.list.len());

@@ -34,6 +34,7 @@ const TIMERS: [&str; 3] = [
 struct Send {
     received: Instant,
     header: SendMessage,
+    /// Its head, and its body until the message is made.
     request: Frame,
     peer: Arc<Peer>,
 }
@@ -45,12 +46,12 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         SendMessage::read(&request.fields)?
     };
     check(broker, &header, &request.body)?;
-    let send = Send {
+    let send = Box::new(Send {
         received: Instant::now(),
         header,
-        request: request.clone(),
+        request: request.head().with_body(request.body.clone()),
         peer: Arc::clone(peer),
-    };
+    });
     let missing = send.missing(broker)?;
     if missing.is_empty() {
         send.append(broker);
@@ -205,7 +206,7 @@ impl Send {
     }
 
     /// Appends to a topic that is there, and answers when it has committed.
-    fn append(self, broker: &Arc<Broker>) {
+    fn append(self: Box<Self>, broker: &Arc<Broker>) {
         let topic = broker.tables().topic(&self.header.topic);
         let topic = topic.ok_or_else(|| unknown(&self.header.topic));
         let queue = topic.and_then(|topic| Ok((self.queue(&topic)?, topic)));
@@ -214,23 +215,22 @@ impl Send {
                 self.append_batch(broker, &topic, queue)
             }
             Ok((queue, topic)) => self.append_one(broker, &topic, queue),
-            Err(refusal) => Err(Box::new((self, refusal))),
+            Err(refusal) => Err((self, refusal)),
         };
-        if let Err(unsent) = appending {
-            let (send, refusal) = *unsent;
+        if let Err((send, refusal)) = appending {
             send.refuse(broker, &refusal);
         }
     }
 
     fn append_one(
-        self,
+        mut self: Box<Self>,
         broker: &Arc<Broker>,
         topic: &TopicConfig,
         queue: i32,
-    ) -> Result<(), Box<(Self, Refusal)>> {
+    ) -> Result<(), (Box<Self>, Refusal)> {
         let message = match self.message(broker, topic, queue) {
             Ok(message) => message,
-            Err(refusal) => return Err(Box::new((self, refusal))),
+            Err(refusal) => return Err((self, refusal)),
         };
         let topic = Arc::clone(&message.topic);
         let unique = properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
@@ -244,14 +244,14 @@ impl Send {
     }
 
     fn append_batch(
-        self,
+        mut self: Box<Self>,
         broker: &Arc<Broker>,
         topic: &TopicConfig,
         queue: i32,
-    ) -> Result<(), Box<(Self, Refusal)>> {
+    ) -> Result<(), (Box<Self>, Refusal)> {
         let messages = match self.messages(topic, queue) {
             Ok(messages) => messages,
-            Err(refusal) => return Err(Box::new((self, refusal))),
+            Err(refusal) => return Err((self, refusal)),
         };
         let topic: Arc<str> = self.header.topic.as_str().into();
         let sent = self.header.properties.as_deref().unwrap_or_default();
@@ -285,13 +285,13 @@ impl Send {
 
     /// The message as it is stored: where it belongs, with its delay, or among the dead letters.
     fn message(
-        &self,
+        &mut self,
         broker: &Broker,
         topic: &TopicConfig,
         queue: i32,
     ) -> Result<Message, Refusal> {
         let mut message = Message {
-            body: self.request.body.clone(),
+            body: std::mem::take(&mut self.request.body),
             properties: self.properties(broker),
             ..self.plain(topic, queue)
         };
@@ -320,8 +320,8 @@ impl Send {
     }
 
     /// The messages of a batch, each as it was sent.
-    fn messages(&self, topic: &TopicConfig, queue: i32) -> Result<Vec<Message>, Refusal> {
-        let parts = batch::decode(self.request.body.clone());
+    fn messages(&mut self, topic: &TopicConfig, queue: i32) -> Result<Vec<Message>, Refusal> {
+        let parts = batch::decode(std::mem::take(&mut self.request.body));
         let parts = parts.map_err(|error| illegal(error.to_string()))?;
         let message = |part: batch::Part| {
             if delay_level(&part.properties)? > 0 {
@@ -359,20 +359,16 @@ impl Send {
     /// The sender's properties and those that the broker sets.
     fn properties(&self, broker: &Broker) -> Bytes {
         let sent = self.header.properties.as_deref().unwrap_or_default();
-        // A receipt handle is given out, never sent in.
-        let mut all = properties::remove(sent.as_bytes(), properties::POP_CK);
-        for (name, value) in [
+        let ours = [
             (
                 properties::MSG_REGION,
                 broker.config.properties.region_id.as_str(),
             ),
             (properties::TRACE_ON, "true"),
             (properties::CLUSTER, broker.config.cluster.as_str()),
-        ] {
-            if properties::get(&all, name) != Some(value) {
-                all = properties::set(&all, name, value);
-            }
-        }
+        ];
+        // A receipt handle is given out, never sent in.
+        let mut all = properties::complete(sent.as_bytes(), properties::POP_CK, &ours);
         if properties::get(&all, properties::UNIQ_KEY).is_none() {
             let unique = format!("{:032X}", rand::rng().random::<u128>());
             properties::push(&mut all, properties::UNIQ_KEY, &unique);
@@ -382,7 +378,7 @@ impl Send {
 
     /// `topic` is where the messages are stored, `queue` what the sender is told.
     fn answer(
-        self,
+        &self,
         broker: &Broker,
         topic: &str,
         queue: i32,

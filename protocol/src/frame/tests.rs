@@ -1,6 +1,8 @@
 //! Frames against bytes that the official 5.5.0 classes wrote, and against bytes nobody should.
 
 use super::*;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 const JSON: &[u8] =
@@ -241,6 +243,16 @@ proptest! {
         frame.body = Bytes::from(body);
         let mut out = BytesMut::new();
         encode(&frame, &mut out);
+        if !binary {
+            let header = &out[8..out.len() - frame.body.len()];
+            let read: serde_json::Value = serde_json::from_slice(header).unwrap();
+            let remark = frame.remark.clone().map(serde_json::Value::from);
+            prop_assert_eq!(read.get("remark"), remark.as_ref());
+            let last: BTreeMap<_, _> = fields.iter().cloned().collect();
+            let shown: Result<BTreeMap<String, String>, _> =
+                serde_json::from_value(read["extFields"].clone());
+            prop_assert_eq!(shown.unwrap_or_default(), last);
+        }
         let decoded = decode(&mut out, &Limits::default());
         prop_assert_eq!(decoded, Ok(Some(frame)));
         prop_assert!(out.is_empty());
