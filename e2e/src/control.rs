@@ -95,13 +95,22 @@ pub fn tests() -> Vec<Test<Lab>> {
             Box::pin(life::taken(lab))
         }),
         ("an_operator_killed_at_any_call_converges", |lab| {
-            Box::pin(crash::at_any_call(lab))
+            Box::pin(crash::of_a_cluster(lab))
+        }),
+        ("topics_survive_an_operator_killed_at_any_call", |lab| {
+            Box::pin(crash::of_what_is_declared(lab))
         }),
         ("topics_of_gantry_are_as_declared", |lab| {
             Box::pin(declared::topics(lab, Target::Gantry))
         }),
         ("topics_of_java_are_as_declared", |lab| {
             Box::pin(declared::topics(lab, Target::Java))
+        }),
+        ("what_is_asked_of_brokers_is_signed", |lab| {
+            Box::pin(declared::signed(lab))
+        }),
+        ("a_namespace_goes_with_what_it_declares", |lab| {
+            Box::pin(declared::with_namespace(lab))
         }),
         ("a_topic_of_gantry_shrinks_when_it_is_read", |lab| {
             Box::pin(declared::shrinks(lab, Target::Gantry))

@@ -181,8 +181,19 @@ impl Lab {
 
     /// A name server and a broker of the caller's own.
     pub async fn site(&mut self, target: Target, name: &str) -> anyhow::Result<Site> {
+        self.site_with(target, name, "").await
+    }
+
+    /// The same with more lines of Java's configuration.
+    pub async fn site_with(
+        &mut self,
+        target: Target,
+        name: &str,
+        properties: &str,
+    ) -> anyhow::Result<Site> {
         let name_server = self.name_server(target).await?;
-        let plan = self.plan(name, &[name_server.address])?;
+        let mut plan = self.plan(name, &[name_server.address])?;
+        properties.clone_into(&mut plan.extra_properties);
         let broker = self.broker(target, &plan).await?;
         Ok(Site {
             name_server,

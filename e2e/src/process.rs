@@ -80,6 +80,15 @@ impl Process {
         self.child.id().and_then(|id| Pid::from_raw(id as i32))
     }
 
+    /// A line of `/proc/PID/status` that is in kB, by its name with the colon.
+    pub fn status_kib(&self, name: &str) -> anyhow::Result<u64> {
+        let pid = self.group().context("it has ended")?.as_raw_nonzero();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::KILL);
         self.child.wait().await?;

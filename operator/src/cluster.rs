@@ -96,36 +96,31 @@ fn facts(groups: &[GroupStatus], verdict: &Verdict) -> [Fact; 2] {
         .map(|group| group.name.as_str())
         .collect();
     let holds = missing.is_empty() && !groups.is_empty();
-    let available = Fact {
-        name: "Available",
-        holds,
-        reason: if holds {
-            "AllGroupsServe"
-        } else {
-            "GroupsMissing"
-        },
-        message: match missing.as_slice() {
-            [] if holds => "every broker group serves clients".to_owned(),
-            [] => "no broker group has been made yet".to_owned(),
-            names => format!("not serving: {}", names.join(", ")),
-        },
+    let serves = match missing.as_slice() {
+        [] if holds => "every broker group serves clients".to_owned(),
+        [] => "no broker group has been made yet".to_owned(),
+        names => format!("not serving: {}", names.join(", ")),
     };
     let blocks = verdict.reason == observe::BLOCKED;
-    let blocked = Fact {
-        name: observe::BLOCKED,
-        holds: blocks,
-        reason: if blocks {
-            "PodNotReady"
-        } else {
-            "NothingBlocks"
-        },
-        message: if blocks {
-            verdict.message.clone()
-        } else {
-            String::new()
-        },
+    let why = if blocks {
+        verdict.message.clone()
+    } else {
+        String::new()
     };
-    [available, blocked]
+    [
+        Fact::of(
+            "Available",
+            holds,
+            ["AllGroupsServe", "GroupsMissing"],
+            serves,
+        ),
+        Fact::of(
+            observe::BLOCKED,
+            blocks,
+            ["PodNotReady", "NothingBlocks"],
+            why,
+        ),
+    ]
 }
 
 async fn converge(

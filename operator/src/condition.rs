@@ -63,6 +63,23 @@ pub(crate) struct Fact {
     pub(crate) message: String,
 }
 
+impl Fact {
+    /// With its reason if it holds, and if it does not.
+    pub(crate) fn of(
+        name: &'static str,
+        holds: bool,
+        [yes, no]: [&'static str; 2],
+        message: String,
+    ) -> Self {
+        Fact {
+            name,
+            holds,
+            reason: if holds { yes } else { no },
+            message,
+        }
+    }
+}
+
 pub(crate) fn conditions(
     old: &[Condition],
     generation: i64,

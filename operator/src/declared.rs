@@ -30,6 +30,7 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::condition::{Fact, State, Verdict, conditions, is_news};
@@ -138,11 +139,29 @@ pub(crate) struct Report {
     pub partial: bool,
 }
 
+impl Report {
+    /// Nothing has been seen yet.
+    fn blind(verdict: Verdict) -> Self {
+        Report {
+            cluster: String::new(),
+            verdict,
+            found: Found::default(),
+            facts: Vec::new(),
+            conditions: Vec::new(),
+            progress: None,
+            blind: true,
+            partial: true,
+        }
+    }
+}
+
 /// What the reconciles of one kind share.
 pub(crate) struct Shared<D: Declared> {
     pub operator: Arc<Operator>,
     pub store: Store<D>,
     pub clusters: Store<BrokerCluster>,
+    /// Cancelled once they are known. A store wakes only the last of those who wait for it.
+    pub clusters_read: CancellationToken,
     sites: Sites<D::Config>,
     claims: Mutex<Claims>,
 }
@@ -166,12 +185,13 @@ impl<D: Declared> Shared<D> {
     pub(crate) fn new(
         operator: &Arc<Operator>,
         store: Store<D>,
-        clusters: Store<BrokerCluster>,
+        (clusters, clusters_read): (&Store<BrokerCluster>, &CancellationToken),
     ) -> Self {
         Shared {
             operator: Arc::clone(operator),
             store,
-            clusters,
+            clusters: clusters.clone(),
+            clusters_read: clusters_read.clone(),
             sites: Sites::default(),
             claims: Mutex::default(),
         }
@@ -239,8 +259,7 @@ pub(crate) async fn reconcile<D: Declared>(
     object: Arc<D>,
     shared: Arc<Shared<D>>,
 ) -> Result<Action, Error> {
-    // Dropped at the end of the term, as this reconcile is.
-    let _ = shared.clusters.wait_until_ready().await;
+    shared.clusters_read.cancelled().await;
     let operator = &shared.operator;
     let object = object.as_ref();
     let held = object.finalizers().iter().any(|f| f == D::FINALIZER);
@@ -255,16 +274,7 @@ pub(crate) async fn reconcile<D: Declared>(
     if held != holds {
         hold(operator, object, holds).await?;
     }
-    let mut report = Report {
-        cluster: String::new(),
-        verdict: Verdict::ready(String::new()),
-        found: Found::default(),
-        facts: Vec::new(),
-        conditions: Vec::new(),
-        progress: None,
-        blind: true,
-        partial: true,
-    };
+    let mut report = Report::blind(Verdict::ready(String::new()));
     report.verdict = look(&shared, object, &mut report).await?;
     publish(&shared, object, report).await
 }
@@ -370,7 +380,7 @@ async fn look<D: Declared>(
         .find(&shared.operator, &namespace, &terms, cluster.as_deref());
     let site = match site.await {
         Ok(site) => site,
-        Err(error @ Error::NoCredentials(_)) => {
+        Err(error @ (Error::NoCredentials(_) | Error::SecretForbidden(_))) => {
             return Ok(Verdict::stalled("NoCredentials", error.to_string()));
         }
         Err(error) => {
@@ -433,7 +443,7 @@ async fn bring<D: Declared>(
         let mut broker = site.broker(address).await?;
         D::list(&mut broker).await
     };
-    if let Some(list) = shared.sites.list(address, read).await
+    if let Some(list) = shared.sites.list(site, address, read).await
         && let Some(config) = list.get(&terms.wire)
         && let Some(brought) = object.agrees(config)
     {
@@ -477,17 +487,7 @@ async fn end<D: Declared>(shared: &Shared<D>, object: &D) -> Result<Action, Erro
         Ok(Some(verdict)) => verdict,
         Err(error) => Verdict::working("Removing", error.to_string()),
     };
-    let report = Report {
-        cluster: String::new(),
-        verdict,
-        found: Found::default(),
-        facts: Vec::new(),
-        conditions: Vec::new(),
-        progress: None,
-        blind: true,
-        partial: true,
-    };
-    publish(shared, object, report).await
+    publish(shared, object, Report::blind(verdict)).await
 }
 
 /// Nobody can be asked any more, and nothing may keep a namespace from going.

@@ -86,6 +86,8 @@ pub enum Error {
     NotLeader,
     #[error("Secret {0} does not exist or has no accessKey and secretKey")]
     NoCredentials(String),
+    #[error("the operator may not read Secret {0}: install it with readSecrets")]
+    SecretForbidden(String),
     #[error("the credentials in {path:?} can't be read: {source}")]
     Credentials {
         path: PathBuf,
@@ -179,9 +181,15 @@ async fn lead(operator: Arc<Operator>, term: CancellationToken) {
     let topics = controller_of::<Topic>(&operator);
     let groups = controller_of::<ConsumerGroup>(&operator);
     let stores = (clusters.store(), topics.store(), groups.store());
+    let clusters_read = CancellationToken::new();
     let read = async {
+        let known = async {
+            let read = stores.0.wait_until_ready().await;
+            clusters_read.cancel();
+            read
+        };
         let all = tokio::join!(
-            stores.0.wait_until_ready(),
+            known,
             stores.1.wait_until_ready(),
             stores.2.wait_until_ready(),
         );
@@ -191,8 +199,8 @@ async fn lead(operator: Arc<Operator>, term: CancellationToken) {
     };
     let ((), (), (), ()) = tokio::join!(
         run_clusters(clusters, &operator, &term),
-        run_declared(topics, stores.0.clone(), &operator, &term),
-        run_declared(groups, stores.0.clone(), &operator, &term),
+        run_declared(topics, (&stores.0, &clusters_read), &operator, &term),
+        run_declared(groups, (&stores.0, &clusters_read), &operator, &term),
         read,
     );
     operator.state.store(STANDBY, Ordering::Release);
@@ -251,7 +259,7 @@ async fn run_clusters(
 
 async fn run_declared<D: Declared>(
     controller: Controller<D>,
-    clusters: Store<BrokerCluster>,
+    clusters: (&Store<BrokerCluster>, &CancellationToken),
     operator: &Arc<Operator>,
     stop: &CancellationToken,
 ) {

@@ -396,16 +396,12 @@ impl Declared for Topic {
 
     async fn finish(&self, _: &Shared<Self>, site: &Site, report: &mut Report) {
         let shrinks = report.found.shrinks.clone();
-        report.facts.push(Fact {
-            name: "Shrinking",
-            holds: shrinks.is_some(),
-            reason: if shrinks.is_some() {
-                "WaitingForGroups"
-            } else {
-                "NotShrinking"
-            },
-            message: shrinks.unwrap_or_default(),
-        });
+        report.facts.push(Fact::of(
+            "Shrinking",
+            shrinks.is_some(),
+            ["WaitingForGroups", "NotShrinking"],
+            shrinks.unwrap_or_default(),
+        ));
         let known = self.known();
         let ready = known.since("Ready").is_some()
             && Some(known.generation) == self.metadata.generation

@@ -16,7 +16,7 @@ pub const ACCESS_KEY: &str = "AccessKey";
 pub const SIGNATURE: &str = "Signature";
 
 /// What a client proves that it knows.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub access_key: String,
     pub secret_key: String,

@@ -138,13 +138,7 @@ impl Server {
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let text = std::fs::read_to_string(self.file("status")?)?;
-        let mib = |name: &str| -> anyhow::Result<f64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-            let kib: f64 = kib.with_context(|| format!("no {name}"))?.parse()?;
-            Ok(kib / 1024.0)
-        };
+        let mib = |name: &str| anyhow::Ok(self.broker.status_kib(name)? as f64 / 1024.0);
         Ok(Memory {
             own: mib("RssAnon:")? + mib("VmPTE:")?,
             files: mib("RssFile:")?,

@@ -1,7 +1,8 @@
-//! An operator is killed before and after each of its writes while a BrokerCluster is made,
-//! changed, enlarged and deleted. Whoever comes after it makes the same objects of the same
-//! generations, and leaves nothing behind.
+//! An operator is killed before and after each of its writes while a BrokerCluster, or a Topic and
+//! a ConsumerGroup, are made, changed, enlarged and deleted. Whoever comes after it makes the same
+//! objects of the same generations, and leaves nothing behind.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,18 +10,21 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::Lab;
-use super::life::{SICK, cluster, put, ready};
+use super::life::{SICK, cluster, put, ready, settled};
 use super::nodes::Nodes;
 use super::plane::{Plane, STORAGE_CLASS};
 use super::proxy::{Fault, Moment, Proxy};
+use crate::lab::{Target, route};
 use crate::process::Process;
 use crate::runner::until;
 
 const AT_ONCE: usize = 6;
 const GONE: Duration = Duration::from_mins(1);
 
-/// What a BrokerCluster may become or leave behind, by the path of its API.
-const KINDS: [(&str, &str); 11] = [
+/// What an operator may make or leave behind, by the path of its API.
+const KINDS: [(&str, &str); 13] = [
+    ("/apis/gantry.dev/v1alpha1", "topics"),
+    ("/apis/gantry.dev/v1alpha1", "consumergroups"),
     ("/apis/gantry.dev/v1alpha1", "brokerclusters"),
     ("/apis/apps/v1", "statefulsets"),
     ("/api/v1", "services"),
@@ -34,16 +38,34 @@ const KINDS: [(&str, &str); 11] = [
     ("/apis/discovery.k8s.io/v1", "endpointslices"),
 ];
 
-pub async fn at_any_call(lab: &mut Lab) -> anyhow::Result<()> {
-    let plane = lab.plane().await?;
-    let (expected, writes) = life(plane, None).await?;
+/// What operators are to bring about.
+#[derive(Debug, Clone, Copy)]
+enum Story {
+    Cluster,
+    /// A Topic and a ConsumerGroup of the RocketMQ that this name server knows.
+    Declared(SocketAddr),
+}
+
+pub async fn of_a_cluster(lab: &mut Lab) -> anyhow::Result<()> {
+    at_any_call(lab.plane().await?, Story::Cluster).await
+}
+
+pub async fn of_what_is_declared(lab: &mut Lab) -> anyhow::Result<()> {
+    lab.plane().await?;
+    let plane = lab.plane.as_ref().context("made above")?;
+    let site = lab.host.site(Target::Gantry, "killed").await?;
+    at_any_call(plane, Story::Declared(site.name_server.address)).await
+}
+
+async fn at_any_call(plane: &Plane, story: Story) -> anyhow::Result<()> {
+    let (expected, writes) = life(plane, story, None).await?;
     println!("    {writes} writes, each the last of two operators");
     let faults = (1..=writes)
         .flat_map(|write| [Moment::Before, Moment::After].map(|moment| Fault { write, moment }));
     let runs = stream::iter(faults).map(|fault| {
         let expected = &expected;
         async move {
-            let (found, _) = life(plane, Some(fault))
+            let (found, _) = life(plane, story, Some(fault))
                 .await
                 .with_context(|| format!("killed at {fault:?}"))?;
             for (name, object) in expected {
@@ -63,16 +85,24 @@ pub async fn at_any_call(lab: &mut Lab) -> anyhow::Result<()> {
 
 type Objects = Vec<(String, Value)>;
 
-/// The life of one cluster in a namespace of its own: what was there before its end, and how many
-/// writes its operators needed.
-async fn life(plane: &Plane, fault: Option<Fault>) -> anyhow::Result<(Objects, usize)> {
-    let namespace = fault.map_or("crash-never".to_owned(), |fault| {
+/// A story in a namespace of its own: what was there before its end, and how many writes its
+/// operators needed.
+async fn life(
+    plane: &Plane,
+    story: Story,
+    fault: Option<Fault>,
+) -> anyhow::Result<(Objects, usize)> {
+    let name = match story {
+        Story::Cluster => "crash",
+        Story::Declared(_) => "declared",
+    };
+    let namespace = fault.map_or(format!("{name}-never"), |fault| {
         let moment = if fault.moment == Moment::Before {
             "before"
         } else {
             "after"
         };
-        format!("crash-{moment}-{}", fault.write)
+        format!("{name}-{moment}-{}", fault.write)
     });
     let namespace = namespace.as_str();
     plane.namespace(namespace).await?;
@@ -80,22 +110,11 @@ async fn life(plane: &Plane, fault: Option<Fault>) -> anyhow::Result<(Objects, u
     let _nodes = Nodes::start(plane.client.clone(), namespace, SICK);
     let (operator, _) = plane.operator(namespace, namespace, Some(proxy.address))?;
     proxy.watch(operator.group(), fault);
-    let story = async {
-        let spec = |groups: i32, image: &str, size: &str, policy: bool| {
-            json!({
-                "groups": groups, "image": image,
-                "storage": {"size": size, "storageClassName": STORAGE_CLASS},
-                "networkPolicy": {"enabled": policy},
-            })
+    let told = async {
+        let found = match story {
+            Story::Cluster => of_cluster(plane, namespace).await?,
+            Story::Declared(at) => of_declared(plane, namespace, at).await?,
         };
-        put(plane, namespace, &spec(1, "gantry:1", "1Gi", true)).await?;
-        ready(plane, namespace).await?;
-        put(plane, namespace, &spec(1, "gantry:2", "2Gi", true)).await?;
-        ready(plane, namespace).await?;
-        put(plane, namespace, &spec(2, "gantry:2", "2Gi", false)).await?;
-        ready(plane, namespace).await?;
-        let found = objects(plane, namespace).await?;
-        plane.delete(&cluster(namespace)).await?;
         until("everything is gone", GONE, async || {
             let left = objects(plane, namespace).await?;
             let names: Vec<&String> = left.iter().map(|(name, _)| name).collect();
@@ -106,14 +125,73 @@ async fn life(plane: &Plane, fault: Option<Fault>) -> anyhow::Result<(Objects, u
         anyhow::Ok(found)
     };
     let found = tokio::select! {
-        found = story => found?,
+        found = told => found?,
         error = successor(plane, namespace, &proxy, operator) => return Err(error),
     };
-    ensure!(
-        fault.is_none() || proxy.struck(),
-        "the operator was never killed"
-    );
-    Ok((found, proxy.writes().len()))
+    let writes = proxy.writes().len();
+    // Where two changes are seen at once, there is a write less than where they are not.
+    let missed = |fault: Fault| !proxy.struck() && fault.write <= writes;
+    ensure!(!fault.is_some_and(missed), "the operator was never killed");
+    Ok((found, writes))
+}
+
+/// A cluster is made, upgraded, enlarged and deleted: what it was before that.
+async fn of_cluster(plane: &Plane, namespace: &str) -> anyhow::Result<Objects> {
+    let spec = |groups: i32, image: &str, size: &str, policy: bool| {
+        json!({
+            "groups": groups, "image": image,
+            "storage": {"size": size, "storageClassName": STORAGE_CLASS},
+            "networkPolicy": {"enabled": policy},
+        })
+    };
+    put(plane, namespace, &spec(1, "gantry:1", "1Gi", true)).await?;
+    ready(plane, namespace).await?;
+    put(plane, namespace, &spec(1, "gantry:2", "2Gi", true)).await?;
+    ready(plane, namespace).await?;
+    put(plane, namespace, &spec(2, "gantry:2", "2Gi", false)).await?;
+    ready(plane, namespace).await?;
+    let found = objects(plane, namespace).await?;
+    plane.delete(&cluster(namespace)).await?;
+    Ok(found)
+}
+
+/// The same of a topic and a group, both with the name of the namespace.
+async fn of_declared(plane: &Plane, namespace: &str, at: SocketAddr) -> anyhow::Result<Objects> {
+    let path = |kind: &str| {
+        format!("/apis/gantry.dev/v1alpha1/namespaces/{namespace}/{kind}s/{namespace}")
+    };
+    let (topic, group) = (path("topic"), path("consumergroup"));
+    for (queues, times) in [(4, 3), (6, 5)] {
+        let servers = json!([at.to_string()]);
+        let of = json!({"nameServers": servers, "queues": queues, "deletionPolicy": "Delete"});
+        let object = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Topic",
+            "metadata": {"name": namespace}, "spec": of,
+        });
+        plane.apply(&topic, &object).await?;
+        let retry = json!({"maxTimes": times});
+        let of = json!({"nameServers": servers, "retry": retry, "deletionPolicy": "Delete"});
+        let object = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "ConsumerGroup",
+            "metadata": {"name": namespace}, "spec": of,
+        });
+        plane.apply(&group, &object).await?;
+        settled(plane, &topic).await?;
+        settled(plane, &group).await?;
+        let route = route(at, namespace).await?.context("no route")?;
+        let right = format!("\"writeQueueNums\":{queues}");
+        ensure!(route.contains(&right), "{route}");
+    }
+    let found = objects(plane, namespace).await?;
+    plane.delete(&topic).await?;
+    plane.delete(&group).await?;
+    until("the broker has no such topic", GONE, async || {
+        let left = route(at, namespace).await?;
+        ensure!(left.is_none(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Starts another operator in the same pod when the first one was killed.
@@ -203,12 +281,13 @@ fn difference(wanted: &Value, found: &Value) -> Option<String> {
 
 /// Takes away what is of one run: identities, times, and hashes of what contains them.
 fn strip(value: &mut Value) {
-    const OF_A_RUN: [&str; 14] = [
+    const OF_A_RUN: [&str; 15] = [
         "uid",
         "resourceVersion",
         "creationTimestamp",
         "managedFields",
         "lastTransitionTime",
+        "time",
         "gantry.dev/applied",
         "gantry.dev/config-hash",
         "controller-revision-hash",

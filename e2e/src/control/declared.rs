@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::Lab;
 use super::life::condition;
-use super::plane::Plane;
+use super::plane::{OPERATOR_NAMESPACE, Plane};
 use crate::host::crash::addresses;
 use crate::host::messages::{consume, produce};
 use crate::java::driver::{Client, Command, Driver};
 use crate::java::jars::ClassPath;
 use crate::kube::kubectl::Kubectl;
 use crate::lab::{self, Site, Target, route};
-use crate::process::Process;
+use crate::process::{Process, free_ports, local};
 use crate::runner::until;
 
 const WAIT: Duration = Duration::from_secs(90);
@@ -25,6 +25,16 @@ const WAIT: Duration = Duration::from_secs(90);
 const REPAIRED: Duration = Duration::from_secs(30);
 /// Producers learn of fewer queues only after some time, which a shrink waits for.
 const SHRUNK: Duration = Duration::from_mins(2);
+
+const ASKS_FOR_SIGNATURES: &str = "
+authenticationEnabled=true
+authenticationProvider=\
+  org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider
+authenticationMetadataProvider=\
+  org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider
+initAuthenticationUser={\"username\":\"gantry\",\"password\":\"12345678\"}
+innerClientAuthenticationCredentials={\"accessKey\":\"gantry\",\"secretKey\":\"12345678\"}
+";
 
 /// A namespace with its operator, and the servers that its resources point to.
 struct Place<'a> {
@@ -38,12 +48,22 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     async fn open(lab: &'a mut Lab, target: Target, what: &str) -> anyhow::Result<Self> {
+        Self::open_with(lab, target, what, "").await
+    }
+
+    /// With more lines of Java's configuration.
+    async fn open_with(
+        lab: &'a mut Lab,
+        target: Target,
+        what: &str,
+        properties: &str,
+    ) -> anyhow::Result<Self> {
         lab.plane().await?;
         let plane = lab.plane.as_ref().context("made above")?;
         let host = &mut lab.host;
         let name = format!("{what}-{}", format!("{target:?}").to_lowercase());
         let kubectl = plane.namespace(&name).await?;
-        let site = host.site(target, &name).await?;
+        let site = host.site_with(target, &name, properties).await?;
         let (operator, _) = plane.operator(&name, "one", None)?;
         let home = host.fresh_dir("mqadmin")?;
         let log = home.join("admin.log");
@@ -95,6 +115,19 @@ impl<'a> Place<'a> {
         })
         .await?;
         Ok(found)
+    }
+
+    /// Waits until a Topic that is not Ready says so with these words.
+    async fn says(&self, name: &str, words: &str) -> anyhow::Result<()> {
+        until(&format!("Topic {name} says {words}"), WAIT, async || {
+            let found = self.plane.get(&self.path("Topic", name)).await?;
+            let ready = condition(&found, "Ready");
+            let message = ready["message"].as_str().unwrap_or_default();
+            let says = ready["status"] == "False" && message.contains(words);
+            ensure!(says, "{}", found["status"]);
+            Ok(())
+        })
+        .await
     }
 
     async fn admin(&mut self, line: &str) -> anyhow::Result<String> {
@@ -284,6 +317,91 @@ async fn deleted(place: &mut Place<'_>) -> anyhow::Result<()> {
     place.delete("rkt", "old").await?;
     place.gone("rkt", "old").await?;
     place.queues("Old_One", Some((6, 6)), WAIT).await
+}
+
+/// Brokers that ask for signatures: the Secret that is named signs, and nothing else does.
+pub async fn signed(lab: &mut Lab) -> anyhow::Result<()> {
+    let mut place = Place::open_with(lab, Target::Java, "signed", ASKS_FOR_SIGNATURES).await?;
+    let place = &mut place;
+    let spec = |secret: &str| json!({"queues": 4, "secretRef": {"name": secret}});
+    place.put("Topic", "orders", spec("keys")).await?;
+    place.says("orders", "may not read Secret").await?;
+    may_read_secrets(place.plane, &place.kubectl.namespace).await?;
+    let says = ["Stalled", "True", "NoCredentials"];
+    place.wait("Topic", "orders", says).await?;
+    place.says("orders", "does not exist").await?;
+    let secret = |name: &str, key: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"accessKey": "gantry", "secretKey": key},
+        })
+    };
+    let path = |name: &str| format!("/api/v1/namespaces/signed-java/secrets/{name}");
+    let wrong = secret("keys", "nobody's");
+    place.plane.apply(&path("keys"), &wrong).await?;
+    place.says("orders", "check signature failed").await?;
+    let right = secret("keys", "12345678");
+    place.plane.apply(&path("keys"), &right).await?;
+    place
+        .wait("Topic", "orders", ["Ready", "True", "Ready"])
+        .await?;
+    place.queues("orders", Some((4, 4)), WAIT).await?;
+    // Another has no part in what these keys may see.
+    let spec = json!({"topicName": "orders-too", "queues": 4});
+    place.put("Topic", "unsigned", spec).await?;
+    place.says("unsigned", "username cannot be null").await?;
+    place.queues("orders-too", None, WAIT).await
+}
+
+/// What the chart gives with `readSecrets`, in one namespace.
+async fn may_read_secrets(plane: &Plane, namespace: &str) -> anyhow::Result<()> {
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "secrets"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
+    });
+    plane.apply(&format!("{path}/roles/secrets"), &role).await?;
+    let operator =
+        json!({"kind": "ServiceAccount", "name": "gantry", "namespace": OPERATOR_NAMESPACE});
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "secrets"}, "subjects": [operator],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "secrets"},
+    });
+    let path = format!("{path}/rolebindings/secrets");
+    plane.apply(&path, &binding).await.map(drop)
+}
+
+/// A namespace goes with all that it declares, whatever is protected in it and although nobody can
+/// be asked about it.
+pub async fn with_namespace(lab: &mut Lab) -> anyhow::Result<()> {
+    let plane = lab.plane().await?;
+    let kubectl = plane.namespace("goes").await?;
+    let (_operator, _) = plane.operator("goes", "one", None)?;
+    let nobody = json!([local(free_ports(1)?).to_string()]);
+    let protection = json!({"preventDelete": true});
+    let topic = json!({"nameServers": nobody, "protection": protection});
+    let group = json!({"nameServers": nobody, "deletionPolicy": "DeleteWithOffsets"});
+    for (kind, spec) in [("Topic", topic), ("ConsumerGroup", group)] {
+        let path = format!("/apis/gantry.dev/v1alpha1/namespaces/goes/{kind}s/kept");
+        let object = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": "kept"}, "spec": spec,
+        });
+        let path = path.to_lowercase();
+        plane.apply(&path, &object).await?;
+        until(&format!("{kind} is held and waits"), WAIT, async || {
+            let found = plane.get(&path).await?;
+            let held = found["metadata"]["finalizers"].is_array();
+            let waits = condition(&found, "Ready")["reason"] == "WaitingForNameServer";
+            ensure!(held && waits, "{found}");
+            Ok(())
+        })
+        .await?;
+    }
+    let words = ["delete", "namespace", "goes", "--timeout=60s"];
+    kubectl.ok(&words).await.map(drop)
 }
 
 /// Queues above the new number are read until a group that lags has consumed them.

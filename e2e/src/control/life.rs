@@ -31,8 +31,13 @@ pub fn cluster(namespace: &str) -> String {
 
 /// Waits until the newest generation is Ready, as `kubectl wait` and kstatus understand it.
 pub async fn ready(plane: &Plane, namespace: &str) -> anyhow::Result<()> {
-    until(&format!("shop in {namespace} is Ready"), WAIT, async || {
-        let found = plane.get(&cluster(namespace)).await?;
+    settled(plane, &cluster(namespace)).await
+}
+
+/// The same of any resource.
+pub async fn settled(plane: &Plane, path: &str) -> anyhow::Result<()> {
+    until(&format!("{path} is Ready"), WAIT, async || {
+        let found = plane.get(path).await?;
         let of_now = found["status"]["observedGeneration"] == found["metadata"]["generation"];
         ensure!(
             of_now && condition(&found, "Ready")["status"] == "True",

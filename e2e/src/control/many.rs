@@ -62,13 +62,7 @@ pub async fn topics(lab: &mut Lab) -> anyhow::Result<()> {
     ensure!(there == count as usize, "the broker has {there} of them");
     let watch = Watch::start(plane, NAMESPACE, "Topic", pages).await?;
     let watch = watch.of_broker(site.plan.remoting(), tables);
-    let pid = operator.group().context("the operator has ended")?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
-    let kib = |name: &str| -> anyhow::Result<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.context("no such line")?.parse()?)
-    };
+    let kib = |name: &str| operator.status_kib(name);
     let (most, anonymous) = (kib("VmHWM:")?, kib("RssAnon:")?);
     println!("    the operator took {most} KiB at most, {anonymous} KiB of them its own now");
     ensure!(most <= MEMORY_KIB_MAX, "{most} KiB");

@@ -205,24 +205,15 @@ impl Found {
 
     pub(crate) fn facts(&self) -> Vec<Fact> {
         let drifted = !self.drift.is_empty();
+        let message = if drifted {
+            self.fields()
+        } else {
+            String::new()
+        };
         let synced = self.brokers.iter().all(|broker| broker.synced);
         vec![
-            Fact {
-                name: "Synced",
-                holds: synced,
-                reason: if synced { "Synced" } else { "Differs" },
-                message: String::new(),
-            },
-            Fact {
-                name: "DriftDetected",
-                holds: drifted,
-                reason: if drifted { "Drifted" } else { "NoDrift" },
-                message: if drifted {
-                    self.fields()
-                } else {
-                    String::new()
-                },
-            },
+            Fact::of("Synced", synced, ["Synced", "Differs"], String::new()),
+            Fact::of("DriftDetected", drifted, ["Drifted", "NoDrift"], message),
             no_conflict(),
         ]
     }

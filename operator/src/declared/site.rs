@@ -122,8 +122,11 @@ async fn open_any(addresses: &[String], caller: &Caller) -> Result<Admin, Error>
 #[derive(Debug)]
 pub(crate) struct Sites<C> {
     sites: Mutex<HashMap<String, (Instant, Arc<Site>)>>,
-    lists: Mutex<HashMap<String, List<C>>>,
+    lists: Mutex<HashMap<Asked, List<C>>>,
 }
+
+/// A broker, and who asks it: what one may see, another may not.
+type Asked = (String, Option<Credentials>);
 
 #[derive(Debug)]
 struct List<C> {
@@ -187,16 +190,18 @@ impl<C> Sites<C> {
     /// All that a broker has, some seconds old; None while it is not known.
     pub(crate) async fn list<F>(
         &self,
+        site: &Site,
         address: &str,
         read: impl FnOnce() -> F,
     ) -> Option<Arc<BTreeMap<String, C>>>
     where
         F: Future<Output = Result<BTreeMap<String, C>, Error>>,
     {
+        let key = (address.to_owned(), site.caller.credentials.clone());
         {
             let mut lists = lock(&self.lists);
             lists.retain(|_, list| list.asked.elapsed() < IDLE_MAX);
-            let known = lists.get(address);
+            let known = lists.get(&key);
             let read = known.and_then(|list| list.read.as_ref());
             let at_most = |age: Duration| read.filter(|(at, _)| at.elapsed() < age);
             if let Some((_, list)) = at_most(LIST_AGE_MAX) {
@@ -208,12 +213,12 @@ impl<C> Sites<C> {
             }
             let read = read.cloned();
             let asked = Instant::now();
-            lists.insert(address.to_owned(), List { asked, read });
+            lists.insert(key.clone(), List { asked, read });
         }
         let list = Arc::new(read().await.ok()?);
         let read = Some((Instant::now(), Arc::clone(&list)));
         let asked = Instant::now();
-        lock(&self.lists).insert(address.to_owned(), List { asked, read });
+        lock(&self.lists).insert(key, List { asked, read });
         Some(list)
     }
 }
@@ -235,7 +240,12 @@ async fn secret(
         return Ok(None);
     };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let found = secrets.get_opt(name).await.map_err(Error::Read)?;
+    let found = secrets.get_opt(name).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            Error::SecretForbidden(format!("{namespace}/{name}"))
+        }
+        error => Error::Read(error),
+    })?;
     let data = found.and_then(|secret| secret.data).unwrap_or_default();
     let word = |key: &str| {
         let text = data.get(key).map(|bytes| bytes.0.clone());

@@ -220,41 +220,29 @@ fn facts(group: &ConsumerGroup, seen: &Seen, progress: &Progress, now: Timestamp
     let wanted = members::wanted(&group.spec.subscriptions);
     let conflict = members::conflict(&wanted, &seen.members, &seen.merged);
     let mut facts = vec![
-        Fact {
-            name: "NoMembers",
-            holds: progress.members == 0,
-            reason: if progress.members == 0 {
-                "NoMembers"
-            } else {
-                "Members"
-            },
-            message: String::new(),
-        },
-        Fact {
-            name: "SubscriptionConflict",
-            holds: conflict.is_some(),
-            reason: if conflict.is_some() {
-                "MembersDiffer"
-            } else {
-                "NoConflict"
-            },
-            message: conflict.unwrap_or_default(),
-        },
+        Fact::of(
+            "NoMembers",
+            progress.members == 0,
+            ["NoMembers", "Members"],
+            String::new(),
+        ),
+        Fact::of(
+            "SubscriptionConflict",
+            conflict.is_some(),
+            ["MembersDiffer", "NoConflict"],
+            conflict.unwrap_or_default(),
+        ),
     ];
     let known = group.known();
     if let Some(alert) = &group.spec.lag_alert {
         let was_high = known.since("LagHigh").is_some();
         let high = is_high(alert, was_high, progress);
-        facts.push(Fact {
-            name: "LagHigh",
-            holds: high,
-            reason: if high {
-                "AboveLagAlert"
-            } else {
-                "BelowLagAlert"
-            },
-            message: String::new(),
-        });
+        facts.push(Fact::of(
+            "LagHigh",
+            high,
+            ["AboveLagAlert", "BelowLagAlert"],
+            String::new(),
+        ));
     }
     // A fact that has just changed stays for a while, so that none flaps.
     for fact in &mut facts {
