@@ -115,39 +115,34 @@ pub fn set(properties: &[u8], name: &str, value: &str) -> Vec<u8> {
 /// The same properties without `name`; other segments stay byte for byte.
 pub fn remove(properties: &[u8], name: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(properties.len());
-    for segment in properties.split_inclusive(|byte| *byte == VALUE_END) {
-        let bare = segment.strip_suffix(&[VALUE_END]).unwrap_or(segment);
-        if split(bare).is_none_or(|(other, _)| other != name.as_bytes()) {
-            out.extend_from_slice(segment);
-        }
-    }
+    without(&mut out, properties, |other| other == name.as_bytes());
     out
 }
 
 /// [`set`] for each of `pairs` that has another value, and [`remove`] of `gone`, in one go.
 pub fn complete(properties: &[u8], gone: &str, pairs: &[(&str, &str)]) -> Vec<u8> {
-    let segments = || properties.split_inclusive(|byte| *byte == VALUE_END);
-    let bare = |segment| <[u8]>::strip_suffix(segment, &[VALUE_END]).unwrap_or(segment);
-    let has = |name: &str, value: &str| get(properties, name) == Some(value);
-    let added: usize = pairs
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 2)
-        .sum();
-    let mut out = Vec::with_capacity(properties.len() + added + 1);
-    let wrong = |name: &[u8]| {
-        let mut pairs = pairs.iter();
-        name == gone.as_bytes()
-            || pairs.any(|(other, value)| name == other.as_bytes() && !has(other, value))
-    };
-    for segment in segments() {
-        if split(bare(segment)).is_none_or(|(name, _)| !wrong(name)) {
-            out.extend_from_slice(segment);
-        }
-    }
-    for (name, value) in pairs.iter().filter(|(name, value)| !has(name, value)) {
+    let is_new = |(name, value): &&(&str, &str)| get(properties, name) != Some(*value);
+    let new: Vec<_> = pairs.iter().filter(is_new).collect();
+    let added = new.iter().map(|(name, value)| name.len() + value.len() + 2);
+    let mut out = Vec::with_capacity(properties.len() + added.sum::<usize>() + 1);
+    without(&mut out, properties, |name| {
+        let mut new = new.iter();
+        name == gone.as_bytes() || new.any(|(other, _)| name == other.as_bytes())
+    });
+    for (name, value) in new {
         push(&mut out, name, value);
     }
     out
+}
+
+/// Appends all segments but those of the names that go.
+fn without(out: &mut Vec<u8>, properties: &[u8], goes: impl Fn(&[u8]) -> bool) {
+    for segment in properties.split_inclusive(|byte| *byte == VALUE_END) {
+        let bare = segment.strip_suffix(&[VALUE_END]).unwrap_or(segment);
+        if split(bare).is_none_or(|(name, _)| !goes(name)) {
+            out.extend_from_slice(segment);
+        }
+    }
 }
 
 /// Java's `String.hashCode`: over UTF-16 units, wrapping.
