@@ -5,9 +5,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
 use net::Peer;
 use protocol::body::{
     ClientConnection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData,

@@ -6,8 +6,9 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::HashMap;
 use protocol::body::MessageQueue;
 
 #[derive(Debug, Default)]

@@ -7,9 +7,10 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use foldhash::HashMap;
 use net::Peer;
 use protocol::Frame;
 use protocol::header::PullMessage;

@@ -7,8 +7,9 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use foldhash::{HashMap, HashMapExt as _};
 use protocol::body::{BrokerStatsData, BrokerStatsItem};
 
 pub const TOPIC_PUT_NUMS: &str = "TOPIC_PUT_NUMS";

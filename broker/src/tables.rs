@@ -23,10 +23,11 @@ mod snapshot;
 
 pub use snapshot::Consumers;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Buf;
+use foldhash::{HashMap, HashMapExt as _};
 use protocol::body::{
     DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, TopicConfig,
     TopicConfigTable,

@@ -3,6 +3,8 @@
 mod admin;
 mod command;
 mod log;
+#[cfg(test)]
+mod memmove;
 mod output;
 
 use std::process::ExitCode;

@@ -23,7 +23,7 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The address on which the client came in.
     pub local: SocketAddr,
-    /// Ends the connection when cancelled.
+    /// Ends the connection when cancelled, as the server's stop does.
     pub closed: CancellationToken,
     outbound: Mutex<Outbound>,
     queued: Notify,
@@ -60,12 +60,13 @@ impl Peer {
         address: SocketAddr,
         local: SocketAddr,
         write_bytes_max: usize,
+        closed: CancellationToken,
     ) -> Self {
         Self {
             id,
             address,
             local,
-            closed: CancellationToken::new(),
+            closed,
             outbound: Mutex::default(),
             queued: Notify::new(),
             write_bytes_max,
@@ -76,12 +77,16 @@ impl Peer {
 
     /// Queues a frame.
     pub fn send(&self, frame: &Frame) {
-        self.send_parts(frame, std::slice::from_ref(&frame.body));
+        self.send_parts(frame, [frame.body.clone()]);
     }
 
     /// Queues a frame whose body is these parts, which are not copied.
-    pub fn send_parts(&self, frame: &Frame, body: &[Bytes]) {
-        let body_len = body.iter().map(Bytes::len).sum();
+    pub fn send_parts(
+        &self,
+        frame: &Frame,
+        body: impl AsRef<[Bytes]> + IntoIterator<Item = Bytes>,
+    ) {
+        let body_len = body.as_ref().iter().map(Bytes::len).sum();
         let mut head = BytesMut::with_capacity(512);
         encode_head(frame, body_len, &mut head);
         let mut outbound = self.lock();
@@ -89,7 +94,7 @@ impl Peer {
         outbound.parts.push(head.freeze());
         outbound
             .parts
-            .extend(body.iter().filter(|part| !part.is_empty()).cloned());
+            .extend(body.into_iter().filter(|part| !part.is_empty()));
         let over = outbound.bytes > self.write_bytes_max;
         drop(outbound);
         if over {
@@ -147,6 +152,9 @@ impl Peer {
                 return parts;
             }
             self.queued.notified().await;
+            // What others have asked meanwhile is worked on first, so that answers go out
+            // together: each that finds its reader asleep costs a wake-up.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use protocol::Frame;
 use protocol::frame::{self, Malformed};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -174,7 +175,8 @@ impl<H: Handler> Server<H> {
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let write_bytes_max = self.options.limits.write_bytes_max;
-        let peer = Arc::new(Peer::new(id, address, local, write_bytes_max));
+        let closed = self.stop.child_token();
+        let peer = Arc::new(Peer::new(id, address, local, write_bytes_max, closed));
         match carrier {
             Carrier::Plain(stream) => {
                 let (read, write) = stream.into_split();
@@ -221,7 +223,6 @@ impl<H: Handler> Server<H> {
             },
             _ = write_queued(&mut write, peer) => {}
             () = peer.closed.cancelled() => {}
-            () = self.stop.cancelled() => {}
         }
         // What was answered before the end still goes out, within a bound.
         let rest = peer.take_now();
@@ -240,6 +241,7 @@ impl<H: Handler> Server<H> {
     ) -> Result<(), Ended> {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut frame_since: Option<Instant> = None;
+        let mut timer = pin!(sleep_until(Instant::now() + self.options.limits.idle_max));
         loop {
             while let Some(request) =
                 frame::decode(&mut buffer, &self.options.limits.frame).map_err(Ended::Malformed)?
@@ -256,13 +258,30 @@ impl<H: Handler> Server<H> {
             if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
                 buffer.reserve(READ_BYTES);
             }
-            match timeout_at(deadline, stream.read_buf(&mut buffer)).await {
-                Ok(Ok(0)) if buffer.is_empty() => return Ok(()),
-                Ok(Ok(0)) => return Err(Ended::Torn),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(Ended::Io(error)),
-                Err(_) if buffer.is_empty() => return Err(Ended::Idle),
-                Err(_) => return Err(Ended::Slow),
+            // To set a timer costs more than to look at a clock: one that comes too early is only
+            // then set to where it should be.
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            let read = loop {
+                tokio::select! {
+                    biased;
+                    read = stream.read_buf(&mut buffer) => break Some(read),
+                    () = &mut timer => {
+                        if Instant::now() >= deadline {
+                            break None;
+                        }
+                        timer.as_mut().reset(deadline);
+                    }
+                }
+            };
+            match read {
+                Some(Ok(0)) if buffer.is_empty() => return Ok(()),
+                Some(Ok(0)) => return Err(Ended::Torn),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Ended::Io(error)),
+                None if buffer.is_empty() => return Err(Ended::Idle),
+                None => return Err(Ended::Slow),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The system calls of the store: files are written with pwrite, never through a mapping, so that
-//! a full disk is an error and not a signal. What is written is read with pread; a sealed file
-//! through `map`.
+//! a full disk is an error and not a signal. What is written is read through `map`, or with
+//! pread.
 //!
 //! `kernel` makes the calls. In the tests of this crate `faulty` stands before it: a disk that is
 //! full, fails, or loses power.

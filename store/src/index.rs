@@ -4,9 +4,11 @@
 //! without a gap: spans, then `recent`. Entries come in when their record has committed, in
 //! order. A lock is held for a copy of a few entries, never while a file is read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use foldhash::HashMap;
 
 use crate::base::BaseQueue;
 use crate::fs::Wait;

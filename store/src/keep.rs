@@ -239,7 +239,6 @@ impl Inner {
         self.index.keys.settle(end);
         self.progress.indexed.store(end, Ordering::Release);
         if end == segment_end {
-            self.segments.seal_below(end);
             self.merge(segment_end - self.segments.segment_bytes, segment_end)?;
         }
         Ok(())

@@ -6,6 +6,8 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
+
 use crate::ReadError;
 use crate::fs::{MappedFile, Wait};
 
@@ -60,16 +62,9 @@ impl Pages {
         let page = first / self.per_page();
         let from = page * PAGE_BYTES;
         let to = (end.div_ceil(self.per_page()) * PAGE_BYTES).min(self.len());
-        let mut bytes = vec![0; (to - from) as usize];
-        match file.read_exact_at(&mut bytes, self.offset + from, wait) {
-            // The file has become shorter, or the disk cannot read the page.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                tracing::warn!(%error, "an index run cannot be read");
-                return Err(ReadError::IndexDamaged);
-            }
-            read => read?,
-        }
-        let mut cells = Vec::with_capacity(bytes.len());
+        let bytes = section(file, self.offset + from, (to - from) as usize, wait)?;
+        let mut cells = Vec::with_capacity(((end - first) * self.cell_bytes) as usize);
+        let mut skip = ((first - page * self.per_page()) * self.cell_bytes) as usize;
         for page in bytes.chunks(PAGE_BYTES as usize) {
             let (covered, crc) = page
                 .split_last_chunk::<4>()
@@ -77,12 +72,30 @@ impl Pages {
             if crc32fast::hash(covered) != u32::from_be_bytes(*crc) {
                 return Err(ReadError::IndexDamaged);
             }
-            cells.extend_from_slice(covered);
+            let wanted = covered.get(skip..).unwrap_or_default();
+            let room = cells.capacity() - cells.len();
+            cells.extend_from_slice(wanted.get(..room).unwrap_or(wanted));
+            skip = 0;
         }
-        let skip = ((first - page * self.per_page()) * self.cell_bytes) as usize;
-        cells.drain(..skip.min(cells.len()));
-        cells.truncate(((end - first) * self.cell_bytes) as usize);
         Ok(cells)
+    }
+}
+
+/// Bytes of a run: in place for a reader that must not wait, if they are in memory, else a copy.
+fn section(file: &MappedFile, at: u64, len: usize, wait: Wait) -> Result<Bytes, ReadError> {
+    if wait == Wait::Never
+        && let Some(bytes) = file.slice(at, len)
+    {
+        return Ok(bytes);
+    }
+    let mut bytes = vec![0; len];
+    match file.read_exact_at(&mut bytes, at, wait) {
+        // The file has become shorter, or the disk cannot read the page.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            tracing::warn!(%error, "an index run cannot be read");
+            Err(ReadError::IndexDamaged)
+        }
+        read => Ok(read.map(|()| Bytes::from(bytes))?),
     }
 }
 

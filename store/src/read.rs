@@ -15,10 +15,15 @@ use crate::fs::Wait;
 use crate::index::Queue;
 use crate::open::{Inner, Store};
 use crate::run::{Entry, Run};
+use crate::segment::Records;
 use crate::{Range, ReadError, dispatch};
 
 /// Entries looked at in one go; a page of a run has 204.
 const CHUNK_ENTRIES: usize = 128;
+
+/// So many records ahead of the one that is verified are on their way from memory: each lies in
+/// a page of its own.
+const PREFETCH_ENTRIES: usize = 2;
 
 /// Where a read stops; at least one message is returned if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,23 +172,30 @@ impl Inner {
         wait: Wait,
     ) -> Result<Read, ReadError> {
         let mut bytes = 0;
+        // Mostly every entry is wanted; where few are, more are looked at in one go.
+        let mut chunk = limits.messages_max.clamp(1, CHUNK_ENTRIES);
         let scan_max = limits.scan_max.max(1) as i64;
+        let mut records = self.segments.records(wait);
         let scan_end = found.next.saturating_add(scan_max).min(found.max);
         'scan: while found.next < scan_end {
-            let count = ((scan_end - found.next) as usize).min(CHUNK_ENTRIES);
+            let count = ((scan_end - found.next) as usize).min(chunk);
+            chunk = CHUNK_ENTRIES;
             let entries = match self.entries(queue, found.next, count, wait) {
                 Ok(entries) if !entries.is_empty() => entries,
                 Ok(_) | Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                 Err(error) => return stopped(found, error),
             };
-            for entry in entries {
+            for (at, &entry) in entries.iter().enumerate() {
+                if let Some(soon) = entries.get(at + PREFETCH_ENTRIES) {
+                    records.prefetch(soon.position, soon.size);
+                }
                 if wanted(entry.tags) {
                     let full = found.records.len() >= limits.messages_max
                         || bytes + entry.size as usize > limits.bytes_max;
                     if full && !found.records.is_empty() {
                         break 'scan;
                     }
-                    match self.record(queue, found.next, entry, wait) {
+                    match self.next_record(&mut records, queue, found.next, entry) {
                         Ok(record) => found.records.push(record),
                         Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                         Err(error) => return stopped(found, error),
@@ -207,6 +219,16 @@ impl Inner {
         entry: Entry,
         wait: Wait,
     ) -> Result<Bytes, ReadError> {
+        self.next_record(&mut self.segments.records(wait), queue, offset, entry)
+    }
+
+    fn next_record(
+        &self,
+        records: &mut Records<'_>,
+        queue: &Queue,
+        offset: i64,
+        entry: Entry,
+    ) -> Result<Bytes, ReadError> {
         if let Some(bytes) = self.tail.get(entry.position, entry.size) {
             return Ok(bytes);
         }
@@ -215,8 +237,7 @@ impl Inner {
             (record.topic, record.queue, record.queue_offset) == place
                 || dispatch::places(record).is_ok_and(|places| places.contains(&place))
         };
-        self.segments
-            .record(entry.position, entry.size, wait, &expected)
+        records.record(entry.position, entry.size, &expected)
     }
 
     /// The readable record that starts at a position, verified; `Corrupt` if none does.

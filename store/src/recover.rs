@@ -92,7 +92,6 @@ pub(crate) fn recover(dir: &Path, identity: &Identity) -> Result<Recovered, Open
         checkpoint.clean = false;
         checkpoint.write(dir)?;
     }
-    segments.seal_below(replay_from);
     Ok(Recovered {
         segments,
         index,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use protocol::record::Record;
@@ -27,13 +27,12 @@ const REWRITE_BYTES: u64 = 1 << 20;
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) file: File,
-    /// Once nothing is written to the file any more.
-    mapping: OnceLock<Option<Mapping>>,
+    mapping: Option<Mapping>,
 }
 
 impl Segment {
     fn new(start: u64, file: File) -> Self {
-        let mapping = OnceLock::new();
+        let mapping = Mapping::new(&file);
         Self {
             start,
             file,
@@ -41,10 +40,10 @@ impl Segment {
         }
     }
 
-    /// From a mapping only where the reader may wait: a missing page stops the whole thread.
+    /// A copy from the mapping only where the reader may wait: a missing page stops its thread.
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
-        match self.mapping.get() {
-            Some(Some(mapping)) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
+        match &self.mapping {
+            Some(mapping) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
             _ => fs::read_exact_at(&self.file, buf, at, wait),
         }
     }
@@ -125,15 +124,6 @@ impl Segments {
         let first = list.front()?.start;
         let index = position.checked_sub(first)? / self.segment_bytes;
         list.get(index as usize).cloned()
-    }
-
-    /// Says that nothing is written below `position` any more.
-    pub(crate) fn seal_below(&self, position: u64) {
-        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        let sealed = |segment: &&Arc<Segment>| segment.start + self.segment_bytes <= position;
-        for segment in list.iter().filter(sealed) {
-            segment.mapping.get_or_init(|| Mapping::new(&segment.file));
-        }
     }
 
     /// Start of the file after the one that holds `position`.
@@ -254,7 +244,7 @@ impl Segments {
         Ok(())
     }
 
-    /// The record of `size` bytes at `position`, verified, if it is the `expected` one.
+    /// One record, as `Records::record` reads it.
     pub(crate) fn record(
         &self,
         position: u64,
@@ -262,14 +252,66 @@ impl Segments {
         wait: Wait,
         expected: &dyn Fn(&Record<'_>) -> bool,
     ) -> Result<Bytes, ReadError> {
+        self.records(wait).record(position, size, expected)
+    }
+
+    pub(crate) fn records(&self, wait: Wait) -> Records<'_> {
+        Records {
+            segments: self,
+            near: None,
+            wait,
+        }
+    }
+}
+
+/// Reads records, each of which mostly lies in the file of the one before.
+pub(crate) struct Records<'a> {
+    segments: &'a Segments,
+    near: Option<Arc<Segment>>,
+    wait: Wait,
+}
+
+impl Records<'_> {
+    /// Says that this record will be read soon.
+    pub(crate) fn prefetch(&mut self, position: u64, size: u32) {
+        if self.wait == Wait::Never
+            && let Some((segment, at)) = self.place(position)
+            && let Some(mapping) = &segment.mapping
+        {
+            mapping.prefetch(at, size as usize);
+        }
+    }
+
+    /// The record of `size` bytes at `position`, verified, if it is the `expected` one: in place
+    /// for a reader that must not wait, if it is in memory, else a copy.
+    pub(crate) fn record(
+        &mut self,
+        position: u64,
+        size: u32,
+        expected: &dyn Fn(&Record<'_>) -> bool,
+    ) -> Result<Bytes, ReadError> {
+        let (segments, wait) = (self.segments, self.wait);
         let corrupt = || ReadError::Corrupt { position };
-        let gone = || position < self.start();
+        let gone = || position < segments.start();
         let missing = || gone().then_some(ReadError::Gone { position });
-        let found = self.at(position);
-        let segment = found.ok_or_else(|| missing().unwrap_or_else(corrupt))?;
-        let at = position - segment.start;
-        if at + u64::from(size) > self.segment_bytes {
+        let found = self.place(position);
+        let (segment, at) = found.ok_or_else(|| missing().unwrap_or_else(corrupt))?;
+        if at + u64::from(size) > segments.segment_bytes {
             return Err(corrupt());
+        }
+        let is_it = |bytes: &[u8]| {
+            Record::decode(bytes).is_ok_and(|record| {
+                let trusted = record.position == position && segments.adopted.trusts(&record);
+                trusted && expected(&record)
+            })
+        };
+        if wait == Wait::Never
+            && let Some(mapping) = &segment.mapping
+            && let Some(bytes) = mapping.slice(at, size as usize)
+            && is_it(&bytes)
+            && !mapping.is_damaged()
+        {
+            return Ok(bytes);
         }
         let mut bytes = vec![0; size as usize];
         match segment.read_exact_at(&mut bytes, at, wait) {
@@ -280,12 +322,23 @@ impl Segments {
             }
             read => read?,
         }
-        let record = Record::decode(&bytes).map_err(|_| corrupt())?;
-        let trusted = record.position == position && self.adopted.trusts(&record);
-        if !trusted || !expected(&record) {
-            return Err(corrupt());
+        if is_it(&bytes) {
+            Ok(Bytes::from(bytes))
+        } else {
+            Err(corrupt())
         }
-        Ok(Bytes::from(bytes))
+    }
+
+    /// The file that holds `position`, and where in it that is.
+    fn place(&mut self, position: u64) -> Option<(&Segment, u64)> {
+        let bytes = self.segments.segment_bytes;
+        let holds =
+            |segment: &Arc<Segment>| (segment.start..segment.start + bytes).contains(&position);
+        if !self.near.as_ref().is_some_and(holds) {
+            self.near = self.segments.at(position);
+        }
+        let segment = self.near.as_deref()?;
+        Some((segment, position - segment.start))
     }
 }
 

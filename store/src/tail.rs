@@ -4,6 +4,7 @@
 //! more than `bytes_max` bytes; a slice that a reader still holds keeps its own batch alive.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) struct Tail {
     bytes_max: usize,
+    /// Where the oldest batch starts: most readers of old messages need not look further.
+    start: AtomicU64,
     batches: RwLock<Batches>,
 }
 
@@ -25,6 +28,7 @@ impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
+            start: AtomicU64::new(0),
             batches: RwLock::default(),
         }
     }
@@ -38,9 +42,14 @@ impl Tail {
         {
             batches.bytes -= oldest.len();
         }
+        let start = batches.list.front().map_or(0, |(start, _)| *start);
+        self.start.store(start, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self, position: u64, size: u32) -> Option<Bytes> {
+        if position < self.start.load(Ordering::Relaxed) {
+            return None;
+        }
         let batches = self.batches.read().unwrap_or_else(PoisonError::into_inner);
         let after = batches
             .list

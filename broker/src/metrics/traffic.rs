@@ -1,9 +1,10 @@
 //! Counters by topic, and by topic and group: no more series than a limit, the rest summed as
 //! `other`. Counting takes no lock that a scrape holds while it writes.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::text::{family, labels, sample};
 

@@ -81,10 +81,9 @@ fn pull_of_group(
         Duration::from_millis(properties.short_polling_time_mills.value())
     };
     let deadline = tokio::time::Instant::now() + hold;
-    let request = request.clone();
     let held = Held {
         waited: false,
-        request,
+        request: request.head(),
         header,
         filter,
         peer: Arc::clone(peer),
@@ -113,7 +112,7 @@ pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
             records: Vec::new(),
         };
         let code = ResponseCode::PullOffsetMoved;
-        return answer(broker, &held, &read, code, "OFFSET_RESET", received);
+        return answer(broker, &held, read, code, "OFFSET_RESET", received);
     }
     match read(broker, &held, Wait::Never) {
         Ok(Read {
@@ -172,20 +171,20 @@ fn finish(
     };
     let (code, remark) = code(read.status, held.header.offset);
     if code != ResponseCode::PullNotFound || !may_wait {
-        return answer(broker, &held, &read, code, remark, received);
+        return answer(broker, &held, read, code, remark, received);
     }
     let (topic, queue) = (held.header.topic.clone(), held.header.queue);
     let end = || broker.store.range(&topic, queue).unwrap_or_default().max;
     if let Err(held) = broker.holds.hold(held, end) {
         // No place to wait: the client asks again.
-        answer(broker, &held, &read, code, remark, received);
+        answer(broker, &held, read, code, remark, received);
     }
 }
 
 fn answer(
     broker: &Broker,
     held: &Held,
-    read: &Read,
+    read: Read,
     code: ResponseCode,
     remark: &str,
     received: Instant,
@@ -212,7 +211,7 @@ fn answer(
         .metrics
         .messages_out(&header.topic, &header.group, read.records.len(), bytes);
     if !held.request.is_oneway() {
-        held.peer.send_parts(&answer, &read.records);
+        held.peer.send_parts(&answer, read.records);
     }
     broker
         .metrics

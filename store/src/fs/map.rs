@@ -1,4 +1,10 @@
-//! Files that are written no more, read through a mapping: the one home of `unsafe`.
+//! Files read through a mapping: the one home of `unsafe`. What is read of them is written no
+//! more: index runs, and the records of log files.
+//!
+//! A reader that may wait copies. One that must not wait gets a slice of the mapping, without a
+//! copy, where the kernel has lately said that the bytes are in memory; a page that has left it
+//! since stops that reader's thread for one read of the disk, which is the price of not asking
+//! each time.
 //!
 //! A page that cannot be read, since the disk fails or the file has become shorter, is a signal
 //! where pread has an error. The guard turns it back into one: its handler of SIGBUS looks the
@@ -15,14 +21,24 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
 use super::{File, Wait};
 
 /// At most so many files of a process are mapped; others are read with pread.
 const MAPPINGS_MAX: usize = 4096;
+
+/// What of a mapping is asked for at once whether it is in memory, and for how long that holds.
+const STRETCH_BYTES: usize = 1 << 20;
+const IN_MEMORY_FOR_MS: u32 = 1_000;
+/// Of one record, so that a large one does not push others out.
+const PREFETCH_BYTES_MAX: usize = 2 << 10;
+const LINE_BYTES: usize = 64;
+/// No page is smaller.
+const PAGE_BYTES_MIN: usize = 4096;
 
 /// A file that nobody writes to any more.
 #[derive(Debug)]
@@ -44,45 +60,133 @@ impl MappedFile {
             _ => super::read_exact_at(&self.file, buf, at, wait),
         }
     }
+
+    /// As `Mapping::slice`.
+    pub(crate) fn slice(&self, at: u64, len: usize) -> Option<Bytes> {
+        self.mapping.as_ref()?.slice(at, len)
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Mapping {
+    /// All of it, to be sliced; the memory goes with its last slice.
+    whole: Bytes,
+    slot: &'static Slot,
+    /// Per stretch, when it was last seen to be in memory, as `now_ms` says; 0 is never.
+    seen_ms: Box<[AtomicU32]>,
+}
+
+/// The memory, and its place in the handler's table.
+struct Memory {
     map: Mmap,
     slot: &'static Slot,
+}
+
+impl AsRef<[u8]> for Memory {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
 }
 
 impl Mapping {
     /// `None` where the file cannot be mapped, or should not be since too many are.
     pub(crate) fn new(file: &File) -> Option<Self> {
         guard()?;
-        // SAFETY: the bytes are only ever copied, by `read`, into a buffer that is then verified;
-        // no reference into the mapping is made, so a change of the file breaks none.
+        // SAFETY: whoever looks at the bytes, by `read` or a `slice`, asks for those that are
+        // written no more; should another process change them nevertheless, they are found to
+        // differ from their checksum, or go to a client that finds it.
         let map = unsafe { MmapOptions::new().map(file.to_map()?.as_raw_fd()) }.ok()?;
         if map.is_empty() {
             return None;
         }
         let start = map.as_ptr() as usize;
         let slot = SLOTS.iter().find(|slot| slot.take(start, map.len()))?;
-        Some(Self { map, slot })
+        let stretches = map.len().div_ceil(STRETCH_BYTES);
+        Some(Self {
+            whole: Bytes::from_owner(Memory { map, slot }),
+            slot,
+            seen_ms: (0..stretches).map(|_| AtomicU32::new(0)).collect(),
+        })
     }
 
     /// Copies the bytes at `at`; false if they are not there or a page could not be read.
     pub(crate) fn read(&self, buf: &mut [u8], at: u64) -> bool {
-        let inside = |at: usize| {
-            at.checked_add(buf.len())
-                .is_some_and(|end| end <= self.map.len())
-        };
-        let Some(at) = usize::try_from(at).ok().filter(|at| inside(*at)) else {
+        let Some(from) = self.place(at, buf.len()) else {
             return false;
         };
-        if self.is_damaged() {
-            return false;
-        }
         // SAFETY: source and target are valid for `buf.len()` bytes, as was just checked, and do
         // not overlap. A page that is missing nevertheless is put there by `on_fault`.
-        unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(at), buf.as_mut_ptr(), buf.len()) };
+        unsafe {
+            let from = self.whole.as_ptr().add(from);
+            ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), buf.len());
+        }
         !self.is_damaged()
+    }
+
+    /// The bytes at `at`, if they are in memory. Who has verified them asks `is_damaged` then.
+    pub(crate) fn slice(&self, at: u64, len: usize) -> Option<Bytes> {
+        let from = self.place(at, len)?;
+        let now_ms = now_ms();
+        let mut stretches = from / STRETCH_BYTES..=(from + len.max(1) - 1) / STRETCH_BYTES;
+        stretches
+            .all(|stretch| self.is_in_memory(stretch, now_ms, from + len))
+            .then(|| self.whole.slice(from..from + len))
+    }
+
+    /// Has these bytes brought near, if they are in memory.
+    pub(crate) fn prefetch(&self, at: u64, len: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(from) = self.place(at, len) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let first = self.whole.as_ptr().wrapping_add(from);
+            for line in (0..len.min(PREFETCH_BYTES_MAX)).step_by(LINE_BYTES) {
+                let line = first.wrapping_add(line);
+                // SAFETY: a hint, which may name any address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (at, len);
+    }
+
+    fn place(&self, at: u64, len: usize) -> Option<usize> {
+        let at = usize::try_from(at).ok()?;
+        let inside = at.checked_add(len)? <= self.whole.len();
+        (inside && !self.is_damaged()).then_some(at)
+    }
+
+    /// Whether a stretch is in memory, or what of it lies below `end`: the stretch to which the
+    /// log is written has pages that never were.
+    fn is_in_memory(&self, stretch: usize, now_ms: u32, end: usize) -> bool {
+        let Some(seen_ms) = self.seen_ms.get(stretch) else {
+            return false;
+        };
+        let seen = seen_ms.load(Ordering::Relaxed);
+        if seen != 0 && now_ms.wrapping_sub(seen) < IN_MEMORY_FOR_MS {
+            return true;
+        }
+        let from = stretch * STRETCH_BYTES;
+        let bytes = STRETCH_BYTES.min(self.whole.len() - from);
+        let mut pages = [0; STRETCH_BYTES / PAGE_BYTES_MIN];
+        // SAFETY: the range begins on a page and lies in the mapping, and there is a byte in
+        // `pages` for each of its pages, which have at least `PAGE_BYTES_MIN` bytes.
+        let asked = unsafe {
+            let from = self.whole.as_ptr().add(from).cast_mut().cast();
+            libc::mincore(from, bytes, pages.as_mut_ptr())
+        };
+        let page_bytes = GUARD
+            .get()
+            .and_then(Option::as_ref)
+            .map_or(PAGE_BYTES_MIN, |g| g.page_bytes);
+        let in_memory = |bytes: usize| {
+            let mut pages = pages.iter().take(bytes.div_ceil(page_bytes));
+            asked == 0 && pages.all(|page| page & 1 == 1)
+        };
+        if in_memory(bytes) {
+            seen_ms.store(now_ms, Ordering::Relaxed);
+            return true;
+        }
+        in_memory(end.saturating_sub(from).min(bytes))
     }
 
     pub(crate) fn is_damaged(&self) -> bool {
@@ -90,7 +194,22 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+/// Milliseconds of a clock that is cheap to ask and never goes back; not 0.
+fn now_ms() -> u32 {
+    // SAFETY: all-zero bytes are a `timespec`, which the call fills in.
+    let now = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now);
+        now
+    };
+    let ms = now
+        .tv_sec
+        .wrapping_mul(1_000)
+        .wrapping_add(now.tv_nsec / 1_000_000);
+    (ms as u32).max(1)
+}
+
+impl Drop for Memory {
     fn drop(&mut self) {
         // Before the memory goes: from here on a fault there is a foreign one.
         self.slot.end.store(0, Ordering::SeqCst);
@@ -272,6 +391,35 @@ mod tests {
             .read_exact_at(&mut buf, 30_000, Wait::ForDisk)
             .expect("others are well");
         assert!(others.mapping.is_some_and(|mapping| !mapping.is_damaged()));
+    }
+
+    #[test]
+    fn a_slice_is_of_what_is_in_memory() {
+        let (written, same) = file(3 * STRETCH_BYTES / 2);
+        let mapping = Mapping::new(&written).expect("mapped");
+        for (at, len) in [
+            (0, 100),
+            (STRETCH_BYTES - 50, 100),
+            (STRETCH_BYTES, STRETCH_BYTES / 2),
+        ] {
+            let slice = mapping.slice(at as u64, len).expect("just written");
+            assert!(
+                slice.len() == len && slice.iter().all(|byte| *byte == 7),
+                "{at} {len}"
+            );
+        }
+        assert_eq!(
+            mapping.slice(STRETCH_BYTES as u64, STRETCH_BYTES),
+            None,
+            "beyond the end"
+        );
+        // A hole is nowhere, as is what has not been written to the log yet.
+        same.set_len(4 * STRETCH_BYTES as u64).expect("longer");
+        let mapping = Mapping::new(&written).expect("mapped");
+        let written = STRETCH_BYTES * 3 / 2;
+        assert!(mapping.slice(written as u64 - 100, 100).is_some());
+        assert_eq!(mapping.slice(written as u64 + 8_192, 100), None);
+        assert_eq!(mapping.slice(3 * STRETCH_BYTES as u64, 100), None);
     }
 
     #[test]
