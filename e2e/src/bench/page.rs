@@ -50,13 +50,15 @@ and has a `*` when they still do.
 ";
 
 /// A floor: what it says, a measure, and whether ours is held against Java's.
-const FLOORS: [(&str, &str, Floor); 9] = [
+const FLOORS: [(&str, &str, Floor); 11] = [
     ("64 connections", SENDS, Floor::Times(2.0)),
     ("256 connections", SENDS, Floor::Times(2.0)),
     ("64 connections", PULLS, Floor::Times(2.0)),
     ("256 connections", PULLS, Floor::Times(2.0)),
     ("64 connections", SEND_CPU, Floor::AtMostOf(0.25)),
+    ("256 connections", SEND_CPU, Floor::AtMostOf(0.25)),
     ("64 connections", PULL_CPU, Floor::AtMostOf(0.25)),
+    ("256 connections", PULL_CPU, Floor::AtMostOf(0.25)),
     ("", IDLE_MEMORY, Floor::AtMost(64.0)),
     ("", COLD_START, Floor::AtMost(200.0)),
     ("", MISSING, Floor::AtMost(0.0)),
