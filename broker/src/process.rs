@@ -180,7 +180,8 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
     let store = Store::open(
         &config.data_dir,
         options,
-        Box::new(move |arrivals| {
+        Box::new(move |arrivals, answers| {
+            net::together(|| drop(answers));
             arrived.arrived(arrivals);
             if arrivals.iter().any(|new| &*new.topic == SCHEDULE_TOPIC) {
                 bell.notify_one();

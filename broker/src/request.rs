@@ -191,7 +191,7 @@ fn failed(error: ReadError) -> Refusal {
 
 impl Broker {
     /// Sends the answer unless none is wanted, and counts how long it took.
-    fn reply(&self, request: &Frame, answer: &Frame, peer: &Peer, received: Instant) {
+    fn reply(&self, request: &Frame, answer: &Frame, peer: &Arc<Peer>, received: Instant) {
         if !request.is_oneway() {
             peer.send(answer);
         }

@@ -470,7 +470,7 @@ mod tests {
             segment_bytes: Some(64 << 10),
             ..store::Options::new("c", "b", host, || START_MS)
         };
-        let store = Store::open(dir.path(), options, Box::new(|_| {})).expect("opens");
+        let store = Store::open(dir.path(), options, Box::new(|_, _| {})).expect("opens");
         let levels: Levels = "1s 5s".parse().expect("levels");
         let mut offsets = Delivered::default();
         assert_eq!(offsets.oldest_position(&store).expect("read"), None);

@@ -49,7 +49,7 @@ pub struct Connection {
     limits: frame::Limits,
 }
 
-trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for S {}
 
@@ -141,7 +141,7 @@ impl Connection {
     }
 }
 
-async fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+pub(crate) async fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
     let Some(address) = address.strip_prefix("tls://") else {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

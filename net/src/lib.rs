@@ -5,6 +5,7 @@
 //! - [`proxy`]: the PROXY protocol, and from whom it is believed
 //! - [`tls`]: modes and certificates
 //! - [`peer`]: a client's connection as the handlers hold it: answers are queued, never awaited
+//! - `outbound`: what waits to be written to one connection, and who writes it
 //! - [`client`]: a connection of ours to somebody else's server
 //! - [`http`]: the pages of an operations port: metrics and probes
 
@@ -13,10 +14,12 @@ mod preamble;
 pub mod proxy;
 pub mod tls;
 pub mod peer;
+mod outbound;
 pub mod client;
 pub mod http;
 
 pub use client::Connection;
+pub use outbound::together;
 pub use peer::Peer;
 pub use proxy::Network;
 pub use server::{Handler, Limits, Options};

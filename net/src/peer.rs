@@ -1,20 +1,23 @@
 //! A client's connection as handlers hold it. Any thread may answer at any time: answers are
-//! queued and written together by the connection's own task. A client that does not read what
-//! it asked for is disconnected when too many bytes wait for it.
+//! queued, never awaited. A client that does not read what it asked for is disconnected when too
+//! many bytes wait for it.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
+use std::iter::once;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol::Frame;
 use protocol::frame::encode_head;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+use crate::outbound::{Flusher, Outbound};
 
 #[derive(Debug)]
 pub struct Peer {
@@ -25,8 +28,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Ends the connection when cancelled, as the server's stop does.
     pub closed: CancellationToken,
-    outbound: Mutex<Outbound>,
-    queued: Notify,
+    pub(crate) outbound: Outbound,
+    flusher: Arc<Flusher>,
     write_bytes_max: usize,
     /// Correlates the requests that we send on this connection.
     opaque: AtomicI32,
@@ -48,17 +51,12 @@ pub enum Unanswered {
     Busy,
 }
 
-#[derive(Debug, Default)]
-struct Outbound {
-    parts: Vec<Bytes>,
-    bytes: usize,
-}
-
 impl Peer {
     pub(crate) fn new(
         id: u64,
         address: SocketAddr,
         local: SocketAddr,
+        (outbound, flusher): (Outbound, Arc<Flusher>),
         write_bytes_max: usize,
         closed: CancellationToken,
     ) -> Self {
@@ -67,8 +65,8 @@ impl Peer {
             address,
             local,
             closed,
-            outbound: Mutex::default(),
-            queued: Notify::new(),
+            outbound,
+            flusher,
             write_bytes_max,
             opaque: AtomicI32::new(1),
             calls: Mutex::default(),
@@ -76,36 +74,31 @@ impl Peer {
     }
 
     /// Queues a frame.
-    pub fn send(&self, frame: &Frame) {
+    pub fn send(self: &Arc<Self>, frame: &Frame) {
         self.send_parts(frame, [frame.body.clone()]);
     }
 
     /// Queues a frame whose body is these parts, which are not copied.
     pub fn send_parts(
-        &self,
+        self: &Arc<Self>,
         frame: &Frame,
         body: impl AsRef<[Bytes]> + IntoIterator<Item = Bytes>,
     ) {
         let body_len = body.as_ref().iter().map(Bytes::len).sum();
         let mut head = BytesMut::with_capacity(512);
         encode_head(frame, body_len, &mut head);
-        let mut outbound = self.lock();
-        outbound.bytes += head.len() + body_len;
-        outbound.parts.push(head.freeze());
-        outbound
-            .parts
-            .extend(body.into_iter().filter(|part| !part.is_empty()));
-        let over = outbound.bytes > self.write_bytes_max;
-        drop(outbound);
-        if over {
+        let queued = self.outbound.push(once(head.freeze()).chain(body));
+        if queued.bytes > self.write_bytes_max {
             tracing::warn!(peer = %self.address, "disconnected: it does not read its answers");
             self.closed.cancel();
         }
-        self.queued.notify_one();
+        if queued.unseen {
+            self.flusher.push(Arc::clone(self));
+        }
     }
 
     /// Queues a request of ours that wants no answer.
-    pub fn notify(&self, request: Frame) {
+    pub fn notify(self: &Arc<Self>, request: Frame) {
         let opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
         self.send(&Frame {
             opaque,
@@ -114,7 +107,11 @@ impl Peer {
     }
 
     /// Sends a request of ours and waits for the client's answer, whatever its code.
-    pub async fn call(&self, request: Frame, within: Duration) -> Result<Frame, Unanswered> {
+    pub async fn call(
+        self: &Arc<Self>,
+        request: Frame,
+        within: Duration,
+    ) -> Result<Frame, Unanswered> {
         let opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
         {
@@ -144,30 +141,19 @@ impl Peer {
         }
     }
 
-    /// All that waits to be written, as soon as there is any.
-    pub(crate) async fn take_queued(&self) -> Vec<Bytes> {
-        loop {
-            let parts = self.take_now();
-            if !parts.is_empty() {
-                return parts;
-            }
-            self.queued.notified().await;
-            // What others have asked meanwhile is worked on first, so that answers go out
-            // together: each that finds its reader asleep costs a wake-up.
-            tokio::task::yield_now().await;
+    /// Its reader has no more requests at hand.
+    pub(crate) fn release(self: &Arc<Self>) {
+        if self.outbound.release() {
+            self.flusher.push_hot(Arc::clone(self));
         }
     }
 
-    pub(crate) fn take_now(&self) -> Vec<Bytes> {
-        let mut outbound = self.lock();
-        outbound.bytes = 0;
-        std::mem::take(&mut outbound.parts)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Outbound> {
-        self.outbound
-            .lock()
-            .expect("invariant: no panic while the queue is held")
+    /// Writes what is queued as far as the kernel takes it at once.
+    pub(crate) fn flush(&self) {
+        if let Err(error) = self.outbound.flush() {
+            tracing::debug!(peer = %self.address, %error, "disconnected");
+            self.closed.cancel();
+        }
     }
 
     fn lock_calls(&self) -> std::sync::MutexGuard<'_, HashMap<i32, oneshot::Sender<Frame>>> {

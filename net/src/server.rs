@@ -7,22 +7,24 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use protocol::Frame;
 use protocol::frame::{self, Malformed};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::outbound::{Flusher, Outbound, Socket};
 use crate::preamble::{self, Carrier, Refused};
 use crate::{Network, Peer, Tls};
 
@@ -102,11 +104,19 @@ pub async fn serve<H: Handler>(
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
+    // As many as there are threads, so that none waits for another's.
+    let threads = Handle::current().metrics().num_workers();
+    let flushers: Vec<Arc<Flusher>> = (0..threads).map(|_| Arc::default()).collect();
+    for flusher in &flushers {
+        let (flusher, stop) = (Arc::clone(flusher), stop.clone());
+        tasks.spawn(async move { stop.run_until_cancelled(flusher.run()).await });
+    }
     let server = Arc::new(Server {
         handler,
         options,
         counts,
         per_address: Mutex::default(),
+        flushers,
         next_id: AtomicU64::new(1),
         stop: stop.clone(),
     });
@@ -150,6 +160,7 @@ struct Server<H> {
     options: Options,
     counts: Arc<Counts>,
     per_address: Mutex<HashMap<IpAddr, usize>>,
+    flushers: Vec<Arc<Flusher>>,
     next_id: AtomicU64,
     stop: CancellationToken,
 }
@@ -173,21 +184,18 @@ impl<H: Handler> Server<H> {
             }
             Err(refused) => return tracing::debug!(peer = %from, %refused, "disconnected"),
         };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let write_bytes_max = self.options.limits.write_bytes_max;
-        let closed = self.stop.child_token();
-        let peer = Arc::new(Peer::new(id, address, local, write_bytes_max, closed));
         match carrier {
             Carrier::Plain(stream) => {
                 let (read, write) = stream.into_split();
-                self.converse(read, write, &peer).await;
+                self.converse(read, Socket::Plain(write), (address, local))
+                    .await;
             }
             Carrier::Tls(stream) => {
-                let (read, write) = tokio::io::split(stream);
-                self.converse(read, write, &peer).await;
+                let (read, write) = tokio::io::split(*stream);
+                self.converse(read, Socket::Tls(write), (address, local))
+                    .await;
             }
         }
-        self.handler.closed(&peer);
     }
 
     /// Up to the first frame. `None`: the client that a proxy names has no place left.
@@ -208,12 +216,24 @@ impl<H: Handler> Server<H> {
     async fn converse(
         &self,
         read: impl AsyncRead + Unpin,
-        mut write: impl AsyncWrite + Unpin,
-        peer: &Arc<Peer>,
+        write: Socket,
+        (address, local): (SocketAddr, SocketAddr),
     ) {
-        let address = peer.address;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let flusher = self.flushers.get(id as usize % self.flushers.len());
+        let flusher = flusher.expect("invariant: there is one for each thread");
+        let peer = Arc::new(Peer::new(
+            id,
+            address,
+            local,
+            (Outbound::new(write), Arc::clone(flusher)),
+            self.options.limits.write_bytes_max,
+            self.stop.child_token(),
+        ));
+        let mut writing = pin!(peer.outbound.write_blocked());
+        let mut broken = false;
         tokio::select! {
-            ended = self.read(read, peer) => match ended {
+            ended = self.read(read, &peer) => match ended {
                 Ok(()) => {}
                 Err(Ended::Malformed(error)) => {
                     self.counts.malformed.fetch_add(1, Ordering::Relaxed);
@@ -221,17 +241,16 @@ impl<H: Handler> Server<H> {
                 }
                 Err(ended) => tracing::debug!(peer = %address, %ended, "disconnected"),
             },
-            _ = write_queued(&mut write, peer) => {}
+            _ = &mut writing => broken = true,
             () = peer.closed.cancelled() => {}
         }
         // What was answered before the end still goes out, within a bound.
-        let rest = peer.take_now();
-        let _ = timeout(self.options.limits.drain_max, async {
-            write_parts(&mut write, rest).await?;
-            write.shutdown().await
-        })
-        .await;
+        peer.outbound.end();
+        if !broken {
+            let _ = timeout(self.options.limits.drain_max, writing).await;
+        }
         peer.closed.cancel();
+        self.handler.closed(&peer);
     }
 
     async fn read(
@@ -243,12 +262,14 @@ impl<H: Handler> Server<H> {
         let mut frame_since: Option<Instant> = None;
         let mut timer = pin!(sleep_until(Instant::now() + self.options.limits.idle_max));
         loop {
+            peer.outbound.hold();
             while let Some(request) =
                 frame::decode(&mut buffer, &self.options.limits.frame).map_err(Ended::Malformed)?
             {
                 self.handler.handle(request, peer);
                 frame_since = None;
             }
+            peer.release();
             let deadline = if buffer.is_empty() {
                 Instant::now() + self.options.limits.idle_max
             } else {
@@ -378,42 +399,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .expect("invariant: no panic while a count is held")
-}
-
-async fn write_queued(stream: &mut (impl AsyncWrite + Unpin), peer: &Peer) -> io::Result<()> {
-    loop {
-        let parts = peer.take_queued().await;
-        write_parts(stream, parts).await?;
-    }
-}
-
-/// Writes all parts, as many in one call as the kernel takes.
-async fn write_parts(
-    stream: &mut (impl AsyncWrite + Unpin),
-    mut parts: Vec<Bytes>,
-) -> io::Result<()> {
-    const SLICES_MAX: usize = 64;
-    let mut first = 0;
-    while let Some(rest) = parts.get(first..).filter(|rest| !rest.is_empty()) {
-        let slices: Vec<IoSlice<'_>> = rest
-            .iter()
-            .take(SLICES_MAX)
-            .map(|part| IoSlice::new(part))
-            .collect();
-        let mut written = stream.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while let Some(part) = parts.get_mut(first).filter(|_| written > 0) {
-            let taken = written.min(part.len());
-            part.advance(taken);
-            written -= taken;
-            if part.is_empty() {
-                first += 1;
-            }
-        }
-    }
-    stream.flush().await
 }
 
 #[cfg(test)]

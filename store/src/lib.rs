@@ -63,7 +63,7 @@ use protocol::record::EncodeError;
 
 pub use crate::fs::{Volume, Wait};
 pub use crate::identity::{FORMAT_VERSION, Identity};
-pub use crate::log::Arrived;
+pub use crate::log::{Answers, Arrived};
 pub use crate::open::Store;
 pub use crate::query::KeyLimits;
 pub use crate::queue::{AllDone, Done};

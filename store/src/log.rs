@@ -24,7 +24,24 @@ use crate::segment::Segment;
 use crate::{AppendError, Appended, Arrival, dispatch, state};
 
 /// Called on the writer's thread for each batch that has become readable.
-pub type Arrived = Box<dyn Fn(&[Arrival]) + Send + Sync>;
+pub type Arrived = Box<dyn Fn(&[Arrival], Answers) + Send + Sync>;
+
+/// The answers to those whose messages have become readable, given when this is dropped.
+pub struct Answers(Vec<Placed>);
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Answers").field(&self.0.len()).finish()
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        for placed in self.0.drain(..) {
+            (placed.done)(Ok(placed.appended));
+        }
+    }
+}
 
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const VOLUME_CHECK: Duration = Duration::from_secs(1);
@@ -354,11 +371,9 @@ impl Writer {
             progress.flushed.store(self.end, Ordering::Release);
         }
         self.inner.nudge_if_due();
-        if announce && !arrivals.is_empty() {
-            (self.arrived)(&arrivals);
-        }
-        for placed in batch.placed {
-            (placed.done)(Ok(placed.appended));
+        let answers = Answers(batch.placed);
+        if announce {
+            (self.arrived)(&arrivals, answers);
         }
     }
 

@@ -88,7 +88,7 @@ pub(crate) struct Progress {
 
 impl Store {
     /// Opens or creates the store in `dir`. `arrived` is called on the writer's thread for each
-    /// batch of messages that has become readable, before their senders are answered.
+    /// batch of messages that has become readable, with the answers to their senders.
     pub fn open(dir: &Path, options: Options, arrived: Arrived) -> Result<Self, OpenError> {
         let is_new = !fs::exists(dir);
         fs::create_dir_all(&dir.join("commitlog"))?;

@@ -25,7 +25,7 @@ fn open(dir: &Path) -> anyhow::Result<(Store, Identity)> {
         Identity::load(dir)?.with_context(|| format!("{} holds no Gantry store", dir.display()))?;
     let host = ([127, 0, 0, 1], 10_911).into();
     let options = store::Options::new(&identity.cluster, &identity.broker, host, unix_ms);
-    Ok((Store::open(dir, options, Box::new(|_| {}))?, identity))
+    Ok((Store::open(dir, options, Box::new(|_, _| {}))?, identity))
 }
 
 pub(crate) fn inspect(arguments: &Arguments) -> anyhow::Result<()> {

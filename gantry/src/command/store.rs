@@ -113,7 +113,7 @@ fn export(dir: &Path, levels: &Levels) -> anyhow::Result<()> {
         ([127, 0, 0, 1], 10_911).into(),
         unix_ms,
     );
-    let store = Store::open(dir, options, Box::new(|_| {}))?;
+    let store = Store::open(dir, options, Box::new(|_, _| {}))?;
     let tables = broker::process::replay(&store, &identity.cluster, &identity.broker, None)?;
     broker::process::settle(&store, &tables)?;
     store.close();

@@ -1,12 +1,15 @@
 //! A real server on loopback against clients that behave and clients that do not.
 
+use std::thread;
+
 use super::*;
-use crate::{Connection, PemFiles, TlsMode};
+use crate::{Connection, PemFiles, TlsMode, client};
 use protocol::header::Empty;
 use protocol::{RequestCode, ResponseCode};
+use tokio::io::AsyncWriteExt;
 
-/// Answers every request with its own body; `SuspendConsumer` is never answered, and
-/// `ResumeConsumer` is answered with a megabyte.
+/// Answers every request with its own body; `SuspendConsumer` is never answered,
+/// `ResumeConsumer` is answered with a megabyte, and `LockBatchMq` by another thread.
 struct Echo {
     closed: AtomicUsize,
     /// Whose the last request was.
@@ -19,6 +22,10 @@ impl Handler for Echo {
         *self.seen.lock().expect("no panic") = Some(peer.address);
         match RequestCode::from_number(request.code) {
             Some(RequestCode::SuspendConsumer) => {}
+            Some(RequestCode::LockBatchMq) => {
+                let peer = Arc::clone(peer);
+                thread::spawn(move || crate::together(|| peer.send(&answer)));
+            }
             Some(RequestCode::ResumeConsumer) => {
                 peer.send(&answer.with_body(vec![7; 1024 * 1024]));
             }
@@ -149,6 +156,48 @@ async fn a_client_that_does_not_read_is_disconnected() {
         }
     });
     assert!(asked.await.is_ok(), "the server never closed");
+}
+
+/// A client asks for much, which is answered by this thread and by others, and leaves: nothing is
+/// lost or torn, and what one thread answers stays in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_the_kernel_does_not_take_at_once_come_whole() {
+    const HERE: [RequestCode; 1] = [RequestCode::ResumeConsumer];
+    const BOTH: [RequestCode; 2] = [RequestCode::ResumeConsumer, RequestCode::LockBatchMq];
+    let running = start(Limits::default()).await;
+    for scheme in ["", "tls://"] {
+        for (codes, leaves_first) in [(&HERE[..], true), (&BOTH[..], false)] {
+            let address = format!("{scheme}{}", running.address);
+            let mut stream = client::connect(&address).await.expect("open");
+            let mut sent = BytesMut::new();
+            for (opaque, code) in (0..40).zip(codes.iter().cycle()) {
+                let mut request = Frame::request(*code, &Empty);
+                request.opaque = opaque;
+                frame::encode(&request, &mut sent);
+            }
+            stream.write_all(&sent).await.expect("write");
+            if leaves_first {
+                stream.shutdown().await.expect("half closed");
+            }
+            let (mut received, mut answers) = (BytesMut::new(), Vec::new());
+            while leaves_first || answers.len() < 40 {
+                if stream.read_buf(&mut received).await.expect("read") == 0 {
+                    break;
+                }
+                let limits = frame::Limits::default();
+                while let Some(answer) = frame::decode(&mut received, &limits).expect("a frame") {
+                    answers.push((answer.body.is_empty(), answer.opaque));
+                }
+            }
+            assert!(received.is_empty(), "{address} ends within a frame");
+            answers.sort_by_key(|(elsewhere, _)| *elsewhere);
+            let mut in_order = answers.clone();
+            in_order.sort_unstable();
+            assert_eq!(answers.len(), 40, "{address}");
+            let here = 40 / codes.len();
+            assert_eq!(answers[..here], in_order[..here], "{address}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use protocol::record::{Record, head};
 
 use super::*;
-use crate::{Arrival, Boundary, ReadStatus, state};
+use crate::{Answers, Arrival, Boundary, ReadStatus, state};
 
 #[test]
 fn a_message_comes_back_as_it_was_sent() {
     let dir = tempfile::tempdir().expect("dir");
     let arrivals = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&arrivals);
-    let arrived = move |new: &[Arrival]| seen.lock().expect("lock").extend_from_slice(new);
+    let arrived =
+        move |new: &[Arrival], _: Answers| seen.lock().expect("lock").extend_from_slice(new);
     let options = Options {
         flush: Flush::Sync,
         ..options()

@@ -53,7 +53,7 @@ pub(crate) fn open(dir: &Path) -> Store {
 }
 
 pub(crate) fn try_open(dir: &Path, options: Options) -> Result<Store, OpenError> {
-    Store::open(dir, options, Box::new(|_| {}))
+    Store::open(dir, options, Box::new(|_, _| {}))
 }
 
 pub(crate) fn message(topic: &str, queue: i32, body: &[u8], tag: Option<&str>) -> Message {
