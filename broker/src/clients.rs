@@ -16,11 +16,15 @@ use protocol::body::{
 };
 use protocol::code::Language;
 
+use crate::filter::Conditions;
+
 #[derive(Debug, Default)]
 pub struct Clients {
     /// Producer group to the ids of its members and their connections.
     producers: HashMap<String, BTreeMap<String, Client>>,
     consumers: HashMap<String, Group>,
+    /// What they want by SQL92.
+    pub conditions: Conditions,
 }
 
 /// Where a heartbeat came from.
@@ -193,6 +197,12 @@ impl Clients {
     pub fn producer_connections(&self, group: &str) -> Option<Vec<ClientConnection>> {
         let members = self.producers.get(group)?.iter();
         Some(members.map(|(id, client)| client.connection(id)).collect())
+    }
+
+    /// A client by its id, whatever it sends for.
+    pub fn producer(&self, id: &str) -> Option<Client> {
+        let mut groups = self.producers.values();
+        groups.find_map(|members| members.get(id)).cloned()
     }
 
     pub fn producers(&self) -> BTreeMap<String, Vec<ProducerInfo>> {

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Broker;
-use crate::request::pull::{self, Filter};
+use crate::filter::Filter;
+use crate::request::pull;
 
 /// A pull with all that answering it takes.
 #[derive(Debug)]

@@ -14,6 +14,7 @@
 //! - [`schedule`]: messages that wait for their delay
 //! - [`carry`]: those of them that outlive their log files
 //! - [`coordination`]: what consumers of a group must agree on
+//! - [`filter`]: which messages a consumer wants
 //! - [`hold`]: pulls that wait for a message
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
@@ -34,6 +35,7 @@ pub mod levels;
 pub mod schedule;
 pub mod carry;
 pub mod coordination;
+pub mod filter;
 pub mod hold;
 pub mod register;
 pub mod endpoint;

@@ -53,19 +53,21 @@ pub(crate) enum MessageType {
 impl MessageType {
     /// As the properties say that were sent.
     pub(crate) fn of(sent: &[u8]) -> Self {
-        let has = |name| properties::get(sent, name).is_some();
-        let delayed = [
+        let names = [
+            properties::TRAN_MSG,
+            properties::SHARDING_KEY,
             "__STARTDELIVERTIME",
             properties::DELAY,
             properties::TIMER_DELIVER_MS,
             properties::TIMER_DELAY_SEC,
             properties::TIMER_DELAY_MS,
         ];
-        if properties::get(sent, properties::TRAN_MSG) == Some("true") {
+        let [half, sharded, delayed @ ..] = properties::get_all(sent, names);
+        if half == Some("true") {
             Self::Transaction
-        } else if has(properties::SHARDING_KEY) {
+        } else if sharded.is_some() {
             Self::Fifo
-        } else if delayed.into_iter().any(has) {
+        } else if delayed.iter().any(Option::is_some) {
             Self::Delay
         } else {
             Self::Normal

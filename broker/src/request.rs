@@ -15,6 +15,7 @@ mod member;
 mod offset;
 mod progress;
 mod query;
+mod reply;
 mod send;
 mod sendback;
 mod topic;
@@ -67,6 +68,7 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
         Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage => {
             send::send(broker, request, peer)
         }
+        Code::SendReplyMessage | Code::SendReplyMessageV2 => send::send(broker, request, peer),
         Code::ConsumerSendMsgBack => sendback::send_back(broker, request, peer),
         Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request, peer),
         Code::HeartBeat => client::heartbeat(broker, request, peer),

@@ -48,7 +48,12 @@ const AHEAD_MS_MAX: i64 = 60_000;
 
 /// The delay level that a message asks for; none is 0.
 pub fn delay_level(encoded: &[u8]) -> Result<i32, Refusal> {
-    let Some(level) = properties::get(encoded, properties::DELAY) else {
+    level_of(properties::get(encoded, properties::DELAY))
+}
+
+/// What the property `DELAY` says.
+pub fn level_of(delay: Option<&str>) -> Result<i32, Refusal> {
+    let Some(level) = delay else {
         return Ok(0);
     };
     level.parse().map_err(|_| {

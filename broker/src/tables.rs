@@ -33,7 +33,7 @@ use protocol::body::{
     TopicConfigTable,
 };
 use protocol::json::{from_fastjson, to_json};
-use protocol::topic::{self, DEFAULT_TOPIC, SCHEDULE_TOPIC};
+use protocol::topic::{self, DEFAULT_TOPIC, SCHEDULE_TOPIC, reply_topic};
 use store::state::Entry;
 
 use crate::schedule::{self, Delivered};
@@ -128,6 +128,7 @@ impl Tables {
         // A client that traces drops its records where the topic is missing.
         add("RMQ_SYS_TRACE_TOPIC", 1, read_write);
         add(SCHEDULE_TOPIC, schedule::QUEUES, read_write);
+        add(&reply_topic(cluster), 1, read_write);
         add(cluster, 16, read_write | PERM_INHERIT);
         add(broker, 1, read_write | PERM_INHERIT);
         let version = DataVersion {

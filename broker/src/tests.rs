@@ -3,6 +3,7 @@
 mod upkeep;
 mod carry;
 mod monitoring;
+mod filter;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@ mod own;
 mod page;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
@@ -92,8 +92,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     for pair in 0..PAIRS {
         for number in &wanted {
-            let done = pair_files(&options, *number, pair);
-            if options.resume && done.iter().all(|file| file.exists()) {
+            let files = pair_files(&options, *number, pair);
+            if options.resume && files.iter().all(|file| is_done(file, &options.revision)) {
                 continue;
             }
             measured(&options, *number, pair).await?;
@@ -107,7 +107,15 @@ fn pair_files(options: &Options, figure: u8, pair: u32) -> [PathBuf; 2] {
     ["gantry", "java"].map(|server| options.dir.join(format!("{figure}-{pair}-{server}.json")))
 }
 
-/// Measures one pair and writes it, once the machine was steady or nothing helps.
+/// Whether a run is there with the probes around it, and of this revision.
+fn is_done(file: &Path, revision: &str) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let run: Option<Run> = serde_json::from_str(&text).ok();
+    run.is_some_and(|run| run.revision == revision && !run.limits[1].is_null())
+}
+
+/// Measures one pair, once the machine was steady or nothing helps. Each run is written when it
+/// has ended, and again with the probe after both.
 async fn measured(options: &Options, figure: u8, pair: u32) -> anyhow::Result<()> {
     let loads = Loads {
         gantry: std::fs::canonicalize(&options.gantry)?,
@@ -116,8 +124,9 @@ async fn measured(options: &Options, figure: u8, pair: u32) -> anyhow::Result<()
     };
     for attempt in 1..=TRIES {
         let before = loads.limits().await?;
-        let mut found = Vec::new();
-        for target in [Target::Gantry, Target::Java] {
+        let mut runs = Vec::new();
+        let files = pair_files(options, figure, pair);
+        for (target, file) in [Target::Gantry, Target::Java].into_iter().zip(files) {
             println!("figure {figure}, pair {} of {PAIRS}, {target:?}", pair + 1);
             let mut lab = Lab::new(Some(loads.gantry.clone()), 1)?;
             let values = figures::measure((figure, pair), &mut lab, &loads, target).await;
@@ -125,36 +134,97 @@ async fn measured(options: &Options, figure: u8, pair: u32) -> anyhow::Result<()
             for (what, value) in &values {
                 println!("    {what}: {value:.1}");
             }
-            found.push(values);
+            let run = Run {
+                figure,
+                pair,
+                server: format!("{target:?}").to_lowercase(),
+                revision: options.revision.clone(),
+                limits: [before.clone(), Value::Null],
+                uneasy: false,
+                values,
+            };
+            write(&file, &run)?;
+            runs.push((file, run));
         }
         let after = loads.limits().await?;
-        let uneasy = differ(&before, &after);
+        let uneasy = differ(&before, &after)?;
         if uneasy && attempt < TRIES {
             println!("    the machine was not the same before and after: once more");
             continue;
         }
-        let files = pair_files(options, figure, pair);
-        for ((file, values), server) in files.iter().zip(found).zip(["gantry", "java"]) {
-            let run = Run {
-                figure,
-                pair,
-                server: server.to_owned(),
-                revision: options.revision.clone(),
-                limits: [before.clone(), after.clone()],
-                uneasy,
-                values,
-            };
-            std::fs::write(file, serde_json::to_string_pretty(&run)?)?;
+        for (file, mut run) in runs {
+            run.limits[1] = after.clone();
+            run.uneasy = uneasy;
+            write(&file, &run)?;
         }
         return Ok(());
     }
     Ok(())
 }
 
-fn differ(before: &Value, after: &Value) -> bool {
-    STEADY.iter().any(|probe| {
-        let (a, b) = (before[probe].as_f64(), after[probe].as_f64());
-        let (a, b) = (a.unwrap_or_default(), b.unwrap_or_default());
-        (a - b).abs() > DIFFERENCE_MAX * a.max(b)
-    })
+fn write(file: &Path, run: &Run) -> anyhow::Result<()> {
+    Ok(std::fs::write(file, serde_json::to_string_pretty(run)?)?)
+}
+
+fn differ(before: &Value, after: &Value) -> anyhow::Result<bool> {
+    let number = |probes: &Value, name: &str| {
+        let number = probes[name].as_f64();
+        number.with_context(|| format!("no {name} in {probes}"))
+    };
+    for probe in STEADY {
+        let (a, b) = (number(before, probe)?, number(after, probe)?);
+        if (a - b).abs() > DIFFERENCE_MAX * a.max(b) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn probes_differ_by_more_than_forty_percent() {
+        let probes = |stream: f64| {
+            json!({"memcpyGiBPerSecond": 9.0, "pipelinedEchoPerSecond": 1e5,
+                   "streamGiBPerSecond": stream, "fdatasyncPerSecond": stream * stream})
+        };
+        for (before, after, expected) in [
+            (10.0, 10.0, false),
+            (10.0, 6.1, false),
+            (10.0, 5.9, true),
+            (5.9, 10.0, true),
+        ] {
+            let differs = differ(&probes(before), &probes(after)).expect("all probes are there");
+            assert_eq!(differs, expected, "{before} and {after}");
+        }
+        assert!(differ(&probes(1.0), &json!({"streamGiBPerSecond": 1.0})).is_err());
+    }
+
+    #[test]
+    fn a_run_is_kept_with_all_its_probes_and_of_this_revision() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("1-0-java.json");
+        assert!(!is_done(&file, "r"), "not there");
+        for (revision, after, expected) in [
+            ("r", json!({"memcpyGiBPerSecond": 1.0}), true),
+            ("r", Value::Null, false),
+            ("q", json!({"memcpyGiBPerSecond": 1.0}), false),
+        ] {
+            let run = Run {
+                figure: 1,
+                pair: 0,
+                server: "java".to_owned(),
+                revision: revision.to_owned(),
+                limits: [json!({"memcpyGiBPerSecond": 1.0}), after],
+                uneasy: false,
+                values: Vec::new(),
+            };
+            write(&file, &run).expect("written");
+            assert_eq!(is_done(&file, "r"), expected, "{revision}");
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub mod kills;
 pub mod disk_full;
 pub mod produce;
 pub mod retry;
+pub mod reply;
+pub mod queues;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
@@ -24,6 +26,7 @@ pub mod pages;
 pub mod metrics;
 pub mod mqadmin;
 pub mod commands;
+pub mod filter;
 
 use crate::lab::{Lab, Target};
 use crate::runner::{Running, Test};
@@ -48,6 +51,8 @@ pub fn tests(seed: u64) -> Vec<Test<Lab>> {
         messages::rows(),
         produce::rows(),
         retry::rows(),
+        reply::rows(),
+        queues::rows(),
         hold::rows(),
         limits::rows(),
         bad_bytes::rows(),
@@ -64,6 +69,7 @@ pub fn tests(seed: u64) -> Vec<Test<Lab>> {
         pages::rows(),
         metrics::rows(),
         mqadmin::rows(),
+        filter::rows(),
         commands::rows(),
         vec![(
             "the_recorded_constants_are_those_of_the_jar",

@@ -5,18 +5,24 @@
 //! about to write is put on the list of a [`Flusher`], which is woken once for many connections;
 //! what a connection's reader answers itself, when it has no more requests at hand. The
 //! connection's own task writes only what the kernel does not take at once, and all of TLS.
+//!
+//! What waits for a client is a copy. A slice of a mapped log file would keep that file's blocks
+//! for as long, though retention has deleted it, and its pages may have left memory when its turn
+//! comes: whoever then wrote it would wait for the disk.
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::Peer;
@@ -33,11 +39,14 @@ pub(crate) struct Outbound {
     waiting: Mutex<Waiting>,
     /// Wakes the connection's own task.
     task: Notify,
+    /// All is the task's.
+    tls: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     parts: Vec<Bytes>,
+    /// Of these parts and of those that are being written.
     bytes: usize,
     /// `None` while somebody writes.
     socket: Option<Socket>,
@@ -49,6 +58,8 @@ struct Waiting {
     blocked: bool,
     /// Nothing is queued any more; the task writes the rest.
     ended: bool,
+    /// Nobody writes any more.
+    closed: bool,
 }
 
 /// What has become of parts that were queued.
@@ -72,6 +83,7 @@ impl Waiting {
 
 impl Outbound {
     pub(crate) fn new(socket: Socket) -> Self {
+        let tls = matches!(socket, Socket::Tls(_));
         let waiting = Waiting {
             parts: Vec::new(),
             bytes: 0,
@@ -80,19 +92,26 @@ impl Outbound {
             listed: false,
             blocked: false,
             ended: false,
+            closed: false,
         };
         Self {
             waiting: Mutex::new(waiting),
             task: Notify::new(),
+            tls,
         }
     }
 
     pub(crate) fn push(&self, parts: impl Iterator<Item = Bytes>) -> Queued {
         let mut waiting = self.lock();
         if !waiting.ended {
+            let waits = self.tls || waiting.blocked;
             for part in parts.filter(|part| !part.is_empty()) {
                 waiting.bytes += part.len();
-                waiting.parts.push(part);
+                waiting.parts.push(if waits {
+                    Bytes::copy_from_slice(&part)
+                } else {
+                    part
+                });
             }
         }
         Queued {
@@ -129,13 +148,21 @@ impl Outbound {
                 None => return Ok(()),
             };
             let mut parts = std::mem::take(&mut waiting.parts);
-            waiting.bytes = 0;
+            let taken = waiting.bytes;
             drop(waiting);
             let written = write_at_once(&socket, &mut parts);
+            copy_all(&mut parts);
+            let left: usize = parts.iter().map(Bytes::len).sum();
             waiting = self.lock();
+            waiting.bytes = (waiting.bytes + left).saturating_sub(taken);
+            if waiting.closed {
+                return written;
+            }
             waiting.socket = Some(Socket::Plain(socket));
             waiting.blocked = !parts.is_empty();
-            waiting.bytes += parts.iter().map(Bytes::len).sum::<usize>();
+            if waiting.blocked {
+                copy_all(&mut waiting.parts);
+            }
             if !parts.is_empty() || waiting.parts.is_empty() && parts.capacity() <= PARTS_KEPT {
                 parts.append(&mut waiting.parts);
                 waiting.parts = parts;
@@ -154,16 +181,25 @@ impl Outbound {
         self.task.notify_one();
     }
 
-    /// The writing part of the connection's own task.
-    pub(crate) async fn write_blocked(&self) -> io::Result<()> {
+    /// The connection is over, whatever still waits.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.lock();
+        (waiting.ended, waiting.closed) = (true, true);
+        (waiting.socket, waiting.parts) = (None, Vec::new());
+    }
+
+    /// The writing part of the connection's own task. A client that takes nothing for so long is
+    /// one that has gone.
+    pub(crate) async fn write_blocked(&self, unread_max: Duration) -> io::Result<()> {
         loop {
             let Some((mut socket, parts, last)) = self.take() else {
                 self.task.notified().await;
                 continue;
             };
+            let taken: usize = parts.iter().map(Bytes::len).sum();
             match &mut socket {
-                Socket::Plain(socket) => write_all(socket, parts).await?,
-                Socket::Tls(socket) => write_all(socket, parts).await?,
+                Socket::Plain(socket) => write_all(socket, parts, unread_max).await?,
+                Socket::Tls(socket) => write_all(socket, parts, unread_max).await?,
             }
             if last {
                 return match &mut socket {
@@ -172,6 +208,7 @@ impl Outbound {
                 };
             }
             let mut waiting = self.lock();
+            waiting.bytes = waiting.bytes.saturating_sub(taken);
             waiting.socket = Some(socket);
             waiting.blocked = !waiting.parts.is_empty();
         }
@@ -184,7 +221,6 @@ impl Outbound {
             return None;
         }
         let socket = waiting.socket.take()?;
-        waiting.bytes = 0;
         Some((socket, std::mem::take(&mut waiting.parts), waiting.ended))
     }
 
@@ -282,10 +318,29 @@ thread_local! {
 /// What this work answers to many clients goes out when it has ended: a thread that answers one
 /// after another would else be held up by whom it has woken for the first.
 pub fn together(work: impl FnOnce()) {
-    TOGETHER.set(Some(Vec::new()));
+    let outermost = TOGETHER.with_borrow_mut(|filled| {
+        let outermost = filled.is_none();
+        filled.get_or_insert_default();
+        outermost
+    });
+    let _told = outermost.then_some(Told);
     work();
-    for flusher in TOGETHER.take().unwrap_or_default() {
-        flusher.filled.notify_one();
+}
+
+/// Tells the flushers when it is dropped, though the work has panicked: none waits for ever.
+struct Told;
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        for flusher in TOGETHER.take().unwrap_or_default() {
+            flusher.filled.notify_one();
+        }
+    }
+}
+
+fn copy_all(parts: &mut [Bytes]) {
+    for part in parts {
+        *part = Bytes::copy_from_slice(part);
     }
 }
 
@@ -309,20 +364,21 @@ fn write_at_once(socket: &OwnedWriteHalf, parts: &mut Vec<Bytes>) -> io::Result<
     ended
 }
 
-/// Writes all parts, as many in one call as the kernel takes.
+/// Writes all parts, as many in one call as the kernel takes; each call within `unread_max`.
 async fn write_all(
     stream: &mut (impl AsyncWrite + Unpin),
     mut parts: Vec<Bytes>,
+    unread_max: Duration,
 ) -> io::Result<()> {
     let mut first = 0;
     while let Some(rest) = parts.get_mut(first..).filter(|rest| !rest.is_empty()) {
-        let written = stream.write_vectored(&slices(rest)).await?;
+        let written = timeout(unread_max, stream.write_vectored(&slices(rest))).await??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         first += advance(rest, written);
     }
-    stream.flush().await
+    timeout(unread_max, stream.flush()).await?
 }
 
 fn slices(parts: &[Bytes]) -> Vec<IoSlice<'_>> {

@@ -37,8 +37,8 @@ pub struct Peer {
     calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
 }
 
-/// Of one connection, at the same time.
-const CALLS_MAX: usize = 64;
+/// Of one connection, at the same time: each of a client's threads may wait for an answer.
+const CALLS_MAX: usize = 1_024;
 
 /// Why the client has not answered a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -116,8 +116,10 @@ impl Peer {
         let (answered, answer) = oneshot::channel();
         {
             let mut calls = self.lock_calls();
-            // Calls whose future was dropped have no receiver any more.
-            calls.retain(|_, waiting| !waiting.is_closed());
+            if calls.len() >= CALLS_MAX {
+                // Calls whose future was dropped have no receiver any more.
+                calls.retain(|_, waiting| !waiting.is_closed());
+            }
             if calls.len() >= CALLS_MAX {
                 return Err(Unanswered::Busy);
             }

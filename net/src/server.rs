@@ -6,10 +6,12 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use protocol::Frame;
 use protocol::frame::{self, Malformed};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -43,7 +45,8 @@ pub struct Limits {
     pub frame: frame::Limits,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
-    /// A connection on which nothing is said for so long is closed.
+    /// A connection on which nothing is said for so long is closed, and one whose client does not
+    /// take what it asked for.
     pub idle_max: Duration,
     /// From the first byte of a frame to its last.
     pub frame_time_max: Duration,
@@ -230,9 +233,15 @@ impl<H: Handler> Server<H> {
             self.options.limits.write_bytes_max,
             self.stop.child_token(),
         ));
-        let mut writing = pin!(peer.outbound.write_blocked());
+        let _closing = Closing {
+            server: self,
+            peer: &peer,
+        };
+        let unread_max = self.options.limits.idle_max;
+        let mut writing = pin!(peer.outbound.write_blocked(unread_max));
         let mut broken = false;
         tokio::select! {
+            biased;
             ended = self.read(read, &peer) => match ended {
                 Ok(()) => {}
                 Err(Ended::Malformed(error)) => {
@@ -241,7 +250,10 @@ impl<H: Handler> Server<H> {
                 }
                 Err(ended) => tracing::debug!(peer = %address, %ended, "disconnected"),
             },
-            _ = &mut writing => broken = true,
+            written = &mut writing => {
+                broken = true;
+                tracing::debug!(peer = %address, ?written, "disconnected");
+            }
             () = peer.closed.cancelled() => {}
         }
         // What was answered before the end still goes out, within a bound.
@@ -249,8 +261,6 @@ impl<H: Handler> Server<H> {
         if !broken {
             let _ = timeout(self.options.limits.drain_max, writing).await;
         }
-        peer.closed.cancel();
-        self.handler.closed(&peer);
     }
 
     async fn read(
@@ -258,7 +268,7 @@ impl<H: Handler> Server<H> {
         mut stream: impl AsyncRead + Unpin,
         peer: &Arc<Peer>,
     ) -> Result<(), Ended> {
-        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut buffer = BytesMut::new();
         let mut frame_since: Option<Instant> = None;
         let mut timer = pin!(sleep_until(Instant::now() + self.options.limits.idle_max));
         loop {
@@ -270,15 +280,15 @@ impl<H: Handler> Server<H> {
                 frame_since = None;
             }
             peer.release();
+            if buffer.is_empty() {
+                // What a large frame took is not kept for a small one.
+                buffer = BytesMut::new();
+            }
             let deadline = if buffer.is_empty() {
                 Instant::now() + self.options.limits.idle_max
             } else {
                 *frame_since.get_or_insert_with(Instant::now) + self.options.limits.frame_time_max
             };
-            // In what is there several small frames find room, which would each cost a new one.
-            if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
-                buffer.reserve(READ_BYTES);
-            }
             // To set a timer costs more than to look at a clock: one that comes too early is only
             // then set to where it should be.
             if deadline < timer.deadline() {
@@ -287,7 +297,7 @@ impl<H: Handler> Server<H> {
             let read = loop {
                 tokio::select! {
                     biased;
-                    read = stream.read_buf(&mut buffer) => break Some(read),
+                    read = read_some(&mut stream, &mut buffer) => break Some(read),
                     () = &mut timer => {
                         if Instant::now() >= deadline {
                             break None;
@@ -308,9 +318,51 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// Of one call to the kernel: at most, and at least.
+/// Ends a connection when it is dropped, though its handler has panicked: others may hold the peer
+/// for as long as they like.
+struct Closing<'a, H: Handler> {
+    server: &'a Server<H>,
+    peer: &'a Peer,
+}
+
+impl<H: Handler> Drop for Closing<'_, H> {
+    fn drop(&mut self) {
+        self.peer.outbound.close();
+        self.peer.closed.cancel();
+        self.server.handler.closed(self.peer);
+    }
+}
+
+/// Of one call to the kernel.
 const READ_BYTES: usize = 16 * 1024;
-const READ_BYTES_MIN: usize = 2 * 1024;
+
+thread_local! {
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What a connection says is first read into a place that all of a thread share: it stays in the
+/// processor's cache, and a connection that is silent holds no memory. The rest of a frame goes to
+/// where its beginning is.
+async fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<usize> {
+    if !buffer.is_empty() {
+        buffer.reserve(READ_BYTES);
+        return stream.read_buf(buffer).await;
+    }
+    poll_fn(|context| {
+        READ.with_borrow_mut(|read| {
+            let mut read = ReadBuf::new(read);
+            let polled = Pin::new(&mut *stream).poll_read(context, &mut read);
+            polled.map_ok(|()| {
+                *buffer = BytesMut::from(read.filled());
+                buffer.len()
+            })
+        })
+    })
+    .await
+}
 
 #[derive(Debug, thiserror::Error)]
 enum Ended {

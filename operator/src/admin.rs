@@ -125,3 +125,32 @@ pub(crate) async fn credentials(dir: Option<&Path>) -> Result<Option<Credentials
     read.await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::header::Empty;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_lead_changes_no_broker() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound").to_string();
+        let caller = Caller {
+            credentials: None,
+            leader: Arc::default(),
+            metrics: Metrics::new(),
+        };
+        let mut admin = Admin::open(&address, &caller).await.expect("open");
+        let (mut stream, _) = listener.accept().await.expect("connected");
+        let request = Frame::request(RequestCode::UpdateAndCreateTopic, &Empty);
+        let refused = admin.write(request).await;
+        assert!(matches!(refused, Err(Error::NotLeader)), "{refused:?}");
+        drop(admin);
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.expect("closed");
+        assert_eq!(heard, b"");
+    }
+}

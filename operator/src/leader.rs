@@ -247,3 +247,61 @@ fn is_held_by(lease: &[u8], identity: &str) -> bool {
     let holder = lease.and_then(|lease| lease.spec?.holder_identity);
     holder.is_some_and(|holder| holder == identity)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts what comes through.
+    #[derive(Debug, Clone, Default)]
+    struct Wire(Arc<AtomicUsize>);
+
+    impl Service<http::Request<Body>> for Wire {
+        type Response = http::Response<()>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(http::Response::new(())))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_gate_lets_writes_of_the_leader_pass() {
+        let past = Instant::now();
+        let future = past + Duration::from_mins(1);
+        let table = [
+            (None, "GET", true),
+            (None, "PATCH", false),
+            (None, "POST", false),
+            (None, "DELETE", false),
+            (Some(past), "PUT", false),
+            (Some(future), "PATCH", true),
+            (Some(future), "GET", true),
+        ];
+        for (until, method, passes) in table {
+            let leader = Arc::new(Leader::default());
+            leader.set(until);
+            let wire = Wire::default();
+            let mut gate = Gate {
+                inner: wire.clone(),
+                leader,
+                metrics: Metrics::new(),
+            };
+            let request = http::Request::builder().method(method);
+            let answer = gate.call(request.body(Body::empty()).expect("a request"));
+            assert_eq!(answer.await.is_ok(), passes, "{method} {until:?}");
+            let heard = wire.0.load(Ordering::Relaxed);
+            assert_eq!(heard, usize::from(passes), "{method} {until:?}");
+        }
+    }
+}

@@ -110,7 +110,49 @@ fn resource(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use crds::ConsumerGroup;
+    use crds::group::Progress;
+    use prometheus::proto::LabelPair;
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_guide_lists_every_series() {
+        let metrics = Metrics::new();
+        metrics.wrote(&http::Method::POST, "/api/v1/namespaces/a/services/b");
+        metrics.changed("UPDATE_AND_CREATE_TOPIC");
+        metrics.repaired("Topic");
+        metrics.reconciled("Topic", Duration::from_secs(1), false);
+        let group = ConsumerGroup::new("g", serde_json::from_str("{}").unwrap());
+        metrics.groups.set(&group, "G", &Progress::default());
+        let families = metrics.registry.gather();
+        let shown: BTreeSet<String> = families
+            .iter()
+            .map(|family| {
+                let labels = family.get_metric()[0].get_label();
+                let labels: Vec<&str> = labels.iter().map(LabelPair::name).collect();
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                format!("{} | {kind} | {}", family.name(), labels.join(", "))
+            })
+            .collect();
+        let guide = include_str!("../../docs/guide/monitoring.md");
+        let of_operator = guide
+            .split("### ")
+            .find(|part| part.starts_with("Operator"));
+        let rows = of_operator.expect("a section").lines();
+        let listed: BTreeSet<String> = rows
+            .filter_map(|line| {
+                let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                let mut cells = rest.split(" | ");
+                let (kind, labels) = (cells.next()?, cells.next()?);
+                let mut labels: Vec<&str> = labels.split(", ").collect();
+                labels.sort_unstable();
+                Some(format!("{name} | {kind} | {}", labels.join(", ")))
+            })
+            .collect();
+        assert_eq!(shown, listed);
+    }
 
     #[test]
     fn resources_of_paths() {

@@ -21,8 +21,8 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Config};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, watcher};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
@@ -232,7 +232,13 @@ where
     let config = Config::default()
         .concurrency(RECONCILES_AT_ONCE_MAX)
         .debounce(DEBOUNCE);
-    Controller::new(operator.api::<K>(), watcher::Config::default()).with_config(config)
+    let (reader, writer) = reflector::store();
+    let objects = watcher(operator.api::<K>(), watcher::Config::default())
+        // Who has set which field takes more memory than all else of an object.
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .applied_objects();
+    Controller::for_stream(objects, reader).with_config(config)
 }
 
 async fn run_clusters(

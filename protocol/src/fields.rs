@@ -6,7 +6,6 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -37,11 +36,15 @@ pub struct Fields {
     spans: Vec<Span>,
 }
 
+/// Where in the text name and value lie.
 #[derive(Clone, Copy)]
-struct Span {
-    name: (u32, u32),
-    value: (u32, u32),
+pub(crate) struct Span {
+    pub(crate) name: (u32, u32),
+    pub(crate) value: (u32, u32),
 }
+
+const FIELDS: usize = 8;
+const FIELDS_BYTES: usize = 192;
 
 impl Fields {
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -69,34 +72,39 @@ impl Fields {
     }
 
     fn add(&mut self, name: &str, value: impl FnOnce(&mut String)) {
+        if self.spans.is_empty() {
+            // For the few that most headers have.
+            self.text.reserve(FIELDS_BYTES);
+            self.spans.reserve(FIELDS);
+        }
         let name = self.push(|text| text.push_str(name));
         let value = self.push(value);
         self.spans.push(Span { name, value });
     }
 
-    /// The fields that were read from the text `header`. What is borrowed from there is copied
-    /// with all of it, not piece by piece.
-    pub(crate) fn within(header: &str, pairs: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
-        let mut fields = Self {
-            text: header.to_owned(),
-            spans: Vec::with_capacity(pairs.len()),
-        };
-        for (name, value) in pairs {
-            let name = fields.span(header, name);
-            let value = fields.span(header, value);
-            fields.spans.push(Span { name, value });
+    /// None yet, of a header whose text is kept as a whole, not piece by piece.
+    pub(crate) fn of_text(header: &str) -> Self {
+        let mut text = String::with_capacity(header.len() * 2);
+        text.push_str(header);
+        Self {
+            text,
+            spans: Vec::with_capacity(16),
         }
-        fields
     }
 
-    fn span(&mut self, header: &str, piece: &str) -> (u32, u32) {
-        let start = piece.as_ptr().addr().wrapping_sub(header.as_ptr().addr());
-        let end = start.wrapping_add(piece.len());
-        if start <= end && end <= header.len() {
-            (start as u32, end as u32)
-        } else {
-            self.push(|text| text.push_str(piece))
-        }
+    /// Adds a field that lies in the text already.
+    pub(crate) fn add_span(&mut self, span: Span) {
+        self.spans.push(span);
+    }
+
+    /// Writes behind the text, and says where, unless `write` fails.
+    pub(crate) fn push_whole(
+        &mut self,
+        write: impl FnOnce(&mut String) -> Option<()>,
+    ) -> Option<(u32, u32)> {
+        let start = self.text.len();
+        write(&mut self.text)?;
+        Some((start as u32, self.text.len() as u32))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -129,7 +137,7 @@ impl Fields {
         (start as u32, self.text.len() as u32)
     }
 
-    fn slice(&self, (start, end): (u32, u32)) -> &str {
+    pub(crate) fn slice(&self, (start, end): (u32, u32)) -> &str {
         let range: Range<usize> = start as usize..end as usize;
         self.text.get(range).unwrap_or_default()
     }

@@ -13,15 +13,16 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::code::{Language, MQ_VERSION, RequestCode, ResponseCode};
 use crate::fields::{Fields, Header};
+
+mod compact;
 
 /// A request or an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -246,9 +247,16 @@ pub fn encode_head(frame: &Frame, body_len: usize, out: &mut BytesMut) {
 fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
     // Checked once, not text by text.
     let text = std::str::from_utf8(header).map_err(|e| Malformed::Json(e.to_string()))?;
-    let header: JsonHeader<'_> =
+    compact::parse(text).map_or_else(|| decode_any_json(text), Ok)
+}
+
+fn decode_any_json(text: &str) -> Result<Frame, Malformed> {
+    let header: JsonHeader =
         serde_json::from_str(text).map_err(|e| Malformed::Json(e.to_string()))?;
-    let fields = header.ext_fields.unwrap_or_default();
+    let mut fields = Fields::default();
+    for (name, value) in header.ext_fields.unwrap_or_default().0 {
+        fields.set_text(&name, &value);
+    }
     Ok(Frame {
         code: header.code,
         language: header
@@ -259,7 +267,7 @@ fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
         opaque: header.opaque,
         flag: header.flag,
         remark: header.remark,
-        fields: Fields::within(text, &fields.0),
+        fields,
         body: Bytes::new(),
         encoding: Encoding::Json,
     })
@@ -267,99 +275,46 @@ fn decode_json(header: &[u8]) -> Result<Frame, Malformed> {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct JsonHeader<'a> {
+struct JsonHeader {
     code: i32,
     language: Option<String>,
     version: i32,
     opaque: i32,
     flag: i32,
     remark: Option<String>,
-    #[serde(borrow)]
-    ext_fields: Option<JsonFields<'a>>,
+    ext_fields: Option<JsonFields>,
 }
 
-/// Names and values, borrowed from the header unless something in them is escaped.
+/// Names and values. All are texts in Java; other clients send numbers and booleans bare. What is
+/// null there is absent, as in Java; an array or an object is left out.
 #[derive(Default)]
-struct JsonFields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+struct JsonFields(Vec<(String, String)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
+impl<'de> Deserialize<'de> for JsonFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
         impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = JsonFields<'de>;
+            type Value = JsonFields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of texts")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::with_capacity(16);
-                while let Some((name, value)) = map.next_entry::<JsonText<'_>, JsonText<'_>>()? {
-                    if let (Some(name), Some(value)) = (name.0, value.0) {
-                        pairs.push((name, value));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonFields, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
+                    use serde_json::Value;
+                    match value {
+                        Value::String(text) => pairs.push((name, text)),
+                        Value::Number(number) => pairs.push((name, number.to_string())),
+                        Value::Bool(yes) => pairs.push((name, yes.to_string())),
+                        Value::Null | Value::Array(_) | Value::Object(_) => {}
                     }
                 }
                 Ok(JsonFields(pairs))
             }
         }
         deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-/// A name, or a value. All are texts in Java; other clients send numbers and booleans bare.
-struct JsonText<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for JsonText<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = JsonText<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-                Ok(JsonText(Some(Cow::Borrowed(value))))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-                Ok(text(value))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-                Ok(text(value))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-                Ok(text(value))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-                Ok(text(value))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-                Ok(serde_json::Number::from_f64(value).map_or(JsonText(None), text))
-            }
-
-            /// Java's maps hold no null here: an absent field.
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(JsonText(None))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_seq(seq).map(|_| JsonText(None))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_map(map).map(|_| JsonText(None))
-            }
-        }
-        fn text<'a>(value: impl ToString) -> JsonText<'a> {
-            JsonText(Some(Cow::Owned(value.to_string())))
-        }
-        deserializer.deserialize_any(TextVisitor)
     }
 }
 
@@ -407,8 +362,7 @@ fn put_number(json: &mut BytesMut, number: i32) {
 }
 
 fn put_text(json: &mut BytesMut, text: &str) {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
+    if compact::plain_bytes(text.as_bytes()) == text.len() {
         json.put_u8(b'"');
         json.put_slice(text.as_bytes());
         json.put_u8(b'"');

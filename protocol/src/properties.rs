@@ -22,6 +22,9 @@ pub const CLUSTER: &str = "CLUSTER";
 pub const MSG_REGION: &str = "MSG_REGION";
 pub const TRACE_ON: &str = "TRACE_ON";
 pub const MSG_TYPE: &str = "MSG_TYPE";
+/// The id of the client that waits for this answer, and when the broker has passed it on.
+pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+pub const PUSH_REPLY_TIME: &str = "PUSH_REPLY_TIME";
 pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
 pub const REAL_TOPIC: &str = "REAL_TOPIC";
 pub const REAL_QID: &str = "REAL_QID";
@@ -65,21 +68,30 @@ pub fn iter(properties: &[u8]) -> impl Iterator<Item = (&str, &str)> {
 
 /// The value of one property, without allocation.
 pub fn get<'a>(properties: &'a [u8], name: &str) -> Option<&'a str> {
-    let mut found = None;
+    let [value] = get_all(properties, [name]);
+    value
+}
+
+/// The values of several properties, in one go.
+pub fn get_all<'a, const N: usize>(properties: &'a [u8], names: [&str; N]) -> [Option<&'a str>; N] {
+    let mut values = [None; N];
     let mut rest = properties;
     while !rest.is_empty() {
         let end = memchr(VALUE_END, rest).unwrap_or(rest.len());
         let (segment, behind) = rest.split_at_checked(end).unwrap_or_default();
-        if let Some(value) = segment.strip_prefix(name.as_bytes())
-            && let Some((&NAME_END, value)) = value.split_first()
-            && !value.is_empty()
-            && !name.is_empty()
-        {
-            found = std::str::from_utf8(value).ok().or(found);
+        for (value, name) in values.iter_mut().zip(&names) {
+            // The byte behind the name rules nearly all others out.
+            if segment.get(name.len()) == Some(&NAME_END)
+                && !name.is_empty()
+                && let Some(found) = segment.strip_prefix(name.as_bytes())
+                && let Some(found) = found.get(1..).filter(|found| !found.is_empty())
+            {
+                *value = std::str::from_utf8(found).ok().or(*value);
+            }
         }
         rest = behind.get(1..).unwrap_or_default();
     }
-    found
+    values
 }
 
 /// The string of these properties; a pair with an empty name or value is left out.
@@ -120,9 +132,15 @@ pub fn remove(properties: &[u8], name: &str) -> Vec<u8> {
 }
 
 /// [`set`] for each of `pairs` that has another value, and [`remove`] of `gone`, in one go.
-pub fn complete(properties: &[u8], gone: &str, pairs: &[(&str, &str)]) -> Vec<u8> {
-    let is_new = |(name, value): &&(&str, &str)| get(properties, name) != Some(*value);
-    let new: Vec<_> = pairs.iter().filter(is_new).collect();
+pub fn complete<const N: usize>(
+    properties: &[u8],
+    gone: &str,
+    pairs: [(&str, &str); N],
+) -> Vec<u8> {
+    let old = get_all(properties, pairs.map(|(name, _)| name));
+    let new = pairs.iter().zip(old);
+    let new = new.filter(|((_, value), old)| *old != Some(*value));
+    let new: Vec<_> = new.map(|(pair, _)| pair).collect();
     let added = new.iter().map(|(name, value)| name.len() + value.len() + 2);
     let mut out = Vec::with_capacity(properties.len() + added.sum::<usize>() + 1);
     without(&mut out, properties, |name| {
@@ -159,7 +177,7 @@ pub fn tags_code(tags: Option<&str>) -> i64 {
 }
 
 fn split(segment: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = segment.iter().position(|byte| *byte == NAME_END)?;
+    let at = memchr(NAME_END, segment)?;
     let (name, rest) = segment.split_at_checked(at)?;
     let value = rest.get(1..)?;
     (!name.is_empty() && !value.is_empty()).then_some((name, value))
@@ -245,10 +263,11 @@ mod tests {
                     expect = set(&expect, name, value);
                 }
             }
-            prop_assert_eq!(complete(text, "P", &pairs), expect);
+            prop_assert_eq!(complete(text, "P", pairs), expect);
             for name in ["A", "B", "P", "AB"] {
                 let last = iter(text).filter(|(other, _)| *other == name).last();
                 prop_assert_eq!(get(text, name), last.map(|(_, value)| value));
+                prop_assert_eq!(get_all(text, ["A", name]), [get(text, "A"), get(text, name)]);
             }
         }
     }

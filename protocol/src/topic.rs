@@ -62,6 +62,11 @@ pub enum NameError {
     },
 }
 
+/// Where answers to messages go that somebody waits for.
+pub fn reply_topic(cluster: &str) -> String {
+    format!("{cluster}_REPLY_TOPIC")
+}
+
 pub fn validate_topic(name: &str) -> Result<(), NameError> {
     let internal = name.starts_with(RETRY_PREFIX) || name.starts_with(DLQ_PREFIX);
     let max = if internal {

@@ -265,9 +265,7 @@ impl Survey {
         let Some(Head::Record(size)) = head(bytes) else {
             return Ok(false);
         };
-        let record = self
-            .segments
-            .record(at, size as u32, Wait::ForDisk, &|_| true);
+        let record = self.segments.record(at, size as u32, Wait::ForDisk, None);
         Ok(record.is_ok())
     }
 

@@ -24,18 +24,11 @@ const TARGETS_MAX: usize = 256;
 /// The topics into which a message goes besides its own. What it says of its offsets there is not
 /// the sender's to say, and is taken out.
 pub(crate) fn targets(message: &mut Message, on: bool) -> Result<Vec<Arc<str>>, AppendError> {
-    let mut named = None;
-    let mut claimed = false;
-    for (name, value) in properties::iter(&message.properties) {
-        match name {
-            INNER_MULTI_DISPATCH => named = Some(value),
-            INNER_MULTI_QUEUE_OFFSET => claimed = true,
-            _ => {}
-        }
-    }
+    let names_of_both = [INNER_MULTI_DISPATCH, INNER_MULTI_QUEUE_OFFSET];
+    let [named, claimed] = properties::get_all(&message.properties, names_of_both);
     let named = named.filter(|_| on && applies(&message.topic, message.sys_flag));
     let targets = named.map(|list| names(list, &message.topic)).transpose()?;
-    if claimed {
+    if claimed.is_some() {
         let rest = properties::remove(&message.properties, INNER_MULTI_QUEUE_OFFSET);
         message.properties = rest.into();
     }

@@ -8,6 +8,7 @@
 mod kernel;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod known;
 mod map;
 
 use std::collections::HashSet;

@@ -38,8 +38,10 @@ pub(crate) fn hash(topic: &str, key: &str) -> u32 {
 
 /// The keys by which a message is found: its unique key and each word of KEYS.
 pub(crate) fn of(properties: &[u8]) -> impl Iterator<Item = &str> {
-    let words = properties::get(properties, properties::KEYS).unwrap_or_default();
-    properties::get(properties, properties::UNIQ_KEY)
+    let names = [properties::UNIQ_KEY, properties::KEYS];
+    let [unique, words] = properties::get_all(properties, names);
+    let words = words.unwrap_or_default();
+    unique
         .into_iter()
         .chain(words.split(' ').filter(|word| !word.is_empty()))
 }

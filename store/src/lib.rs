@@ -67,7 +67,7 @@ pub use crate::log::{Answers, Arrived};
 pub use crate::open::Store;
 pub use crate::query::KeyLimits;
 pub use crate::queue::{AllDone, Done};
-pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus};
+pub use crate::read::{Boundary, Read, ReadLimits, ReadStatus, Wanted};
 pub use crate::trim::Sealed;
 
 /// When an appended message counts as stored.

@@ -6,8 +6,6 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
-
 use crate::ReadError;
 use crate::fs::{MappedFile, Wait};
 
@@ -62,41 +60,74 @@ impl Pages {
         let page = first / self.per_page();
         let from = page * PAGE_BYTES;
         let to = (end.div_ceil(self.per_page()) * PAGE_BYTES).min(self.len());
-        let bytes = section(file, self.offset + from, (to - from) as usize, wait)?;
-        let mut cells = Vec::with_capacity(((end - first) * self.cell_bytes) as usize);
-        let mut skip = ((first - page * self.per_page()) * self.cell_bytes) as usize;
-        for page in bytes.chunks(PAGE_BYTES as usize) {
-            let (covered, crc) = page
-                .split_last_chunk::<4>()
-                .ok_or(ReadError::IndexDamaged)?;
-            if crc32fast::hash(covered) != u32::from_be_bytes(*crc) {
+        let (at, len) = (self.offset + from, (to - from) as usize);
+        let cells = Cells {
+            skip: ((first - page * self.per_page()) * self.cell_bytes) as usize,
+            bytes: ((end - first) * self.cell_bytes) as usize,
+        };
+        if wait == Wait::Never
+            && let Some((bytes, mapping)) = file.slice(at, len)
+        {
+            let mut at = at;
+            let read = cells.of(&bytes, |page| {
+                let known = mapping.knows(at);
+                let intact = known || is_intact(page);
+                if intact && !known {
+                    mapping.learn(at, page.len());
+                }
+                at += PAGE_BYTES;
+                intact
+            });
+            // Else a page has been lost under the copy, and the file's own read says so.
+            if !mapping.is_damaged() {
+                return read;
+            }
+        }
+        let mut bytes = vec![0; len];
+        match file.read_exact_at(&mut bytes, at, wait) {
+            // The file has become shorter, or the disk cannot read the page.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tracing::warn!(%error, "an index run cannot be read");
                 return Err(ReadError::IndexDamaged);
             }
-            let wanted = covered.get(skip..).unwrap_or_default();
-            let room = cells.capacity() - cells.len();
+            read => read?,
+        }
+        cells.of(&bytes, is_intact)
+    }
+}
+
+/// Which cells of some pages are wanted.
+#[derive(Clone, Copy)]
+struct Cells {
+    /// Of the first page, so many bytes before.
+    skip: usize,
+    bytes: usize,
+}
+
+impl Cells {
+    fn of(
+        mut self,
+        pages: &[u8],
+        mut is_intact: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, ReadError> {
+        let mut cells = Vec::with_capacity(self.bytes);
+        for page in pages.chunks(PAGE_BYTES as usize) {
+            let covered = page.len().saturating_sub(CRC_BYTES as usize);
+            if !is_intact(page) {
+                return Err(ReadError::IndexDamaged);
+            }
+            let wanted = page.get(self.skip..covered).unwrap_or_default();
+            let room = self.bytes - cells.len();
             cells.extend_from_slice(wanted.get(..room).unwrap_or(wanted));
-            skip = 0;
+            self.skip = 0;
         }
         Ok(cells)
     }
 }
 
-/// Bytes of a run: in place for a reader that must not wait, if they are in memory, else a copy.
-fn section(file: &MappedFile, at: u64, len: usize, wait: Wait) -> Result<Bytes, ReadError> {
-    if wait == Wait::Never
-        && let Some(bytes) = file.slice(at, len)
-    {
-        return Ok(bytes);
-    }
-    let mut bytes = vec![0; len];
-    match file.read_exact_at(&mut bytes, at, wait) {
-        // The file has become shorter, or the disk cannot read the page.
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-            tracing::warn!(%error, "an index run cannot be read");
-            Err(ReadError::IndexDamaged)
-        }
-        read => Ok(read.map(|()| Bytes::from(bytes))?),
-    }
+fn is_intact(page: &[u8]) -> bool {
+    let parts = page.split_last_chunk::<4>();
+    parts.is_some_and(|(covered, crc)| crc32fast::hash(covered) == u32::from_be_bytes(*crc))
 }
 
 /// Writes cells as pages.

@@ -15,11 +15,14 @@ use crate::fs::Wait;
 use crate::index::Queue;
 use crate::open::{Inner, Store};
 use crate::run::{Entry, Run};
-use crate::segment::Records;
-use crate::{Range, ReadError, dispatch};
+use crate::segment::{Expected, Records};
+use crate::{Range, ReadError};
 
 /// Entries looked at in one go; a page of a run has 204.
 const CHUNK_ENTRIES: usize = 128;
+
+/// Of records that turn out not to be wanted, in one read.
+const LOOK_BYTES_MAX: usize = 8 << 20;
 
 /// So many records ahead of the one that is verified are on their way from memory: each lies in
 /// a page of its own.
@@ -71,6 +74,12 @@ pub enum Boundary {
     Upper,
 }
 
+/// Whether a message is wanted: by its tags code, and if it is, by its record.
+pub type Wanted<'a> = (
+    &'a mut dyn FnMut(i64) -> bool,
+    &'a mut dyn FnMut(&[u8]) -> bool,
+);
+
 impl Store {
     /// Messages of a queue from offset `from` on whose tags code is wanted.
     #[expect(
@@ -84,6 +93,23 @@ impl Store {
         from: i64,
         limits: &ReadLimits,
         wanted: &mut dyn FnMut(i64) -> bool,
+        wait: Wait,
+    ) -> Result<Read, ReadError> {
+        self.read_matching(topic, queue, from, limits, (wanted, &mut |_| true), wait)
+    }
+
+    /// As `read`, of those whose record is wanted, too.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the words of one pull, none with a default"
+    )]
+    pub fn read_matching(
+        &self,
+        topic: &str,
+        queue: i32,
+        from: i64,
+        limits: &ReadLimits,
+        wanted: Wanted<'_>,
         wait: Wait,
     ) -> Result<Read, ReadError> {
         let Some(queue) = self.inner.index.get(topic, queue) else {
@@ -168,10 +194,10 @@ impl Inner {
         queue: &Queue,
         mut found: Read,
         limits: ReadLimits,
-        wanted: &mut dyn FnMut(i64) -> bool,
+        (may_be_wanted, wanted): Wanted<'_>,
         wait: Wait,
     ) -> Result<Read, ReadError> {
-        let mut bytes = 0;
+        let (mut bytes, mut looked_bytes) = (0, 0);
         // Mostly every entry is wanted; where few are, more are looked at in one go.
         let mut chunk = limits.messages_max.clamp(1, CHUNK_ENTRIES);
         let scan_max = limits.scan_max.max(1) as i64;
@@ -189,18 +215,22 @@ impl Inner {
                 if let Some(soon) = entries.get(at + PREFETCH_ENTRIES) {
                     records.prefetch(soon.position, soon.size);
                 }
-                if wanted(entry.tags) {
+                if may_be_wanted(entry.tags) {
                     let full = found.records.len() >= limits.messages_max
                         || bytes + entry.size as usize > limits.bytes_max;
-                    if full && !found.records.is_empty() {
+                    if (full && !found.records.is_empty()) || looked_bytes > LOOK_BYTES_MAX {
                         break 'scan;
                     }
+                    looked_bytes += entry.size as usize;
                     match self.next_record(&mut records, queue, found.next, entry) {
-                        Ok(record) => found.records.push(record),
+                        Ok(record) if wanted(&record) => {
+                            bytes += record.len();
+                            found.records.push(record);
+                        }
+                        Ok(_) => {}
                         Err(ReadError::Gone { .. }) => return Ok(gone(queue, found)),
                         Err(error) => return stopped(found, error),
                     }
-                    bytes += entry.size as usize;
                 }
                 found.next += 1;
             }
@@ -232,12 +262,12 @@ impl Inner {
         if let Some(bytes) = self.tail.get(entry.position, entry.size) {
             return Ok(bytes);
         }
-        let expected = |record: &Record<'_>| {
-            let place = (&*queue.topic, queue.id, offset);
-            (record.topic, record.queue, record.queue_offset) == place
-                || dispatch::places(record).is_ok_and(|places| places.contains(&place))
+        let expected = Expected {
+            topic: &queue.topic,
+            queue: queue.id,
+            offset,
         };
-        records.record(entry.position, entry.size, &expected)
+        records.record(entry.position, entry.size, Some(expected))
     }
 
     /// The readable record that starts at a position, verified; `Corrupt` if none does.
@@ -255,7 +285,7 @@ impl Inner {
         match head(first) {
             Some(Head::Record(size)) if position + size as u64 <= confirm => {
                 self.segments
-                    .record(position, size as u32, Wait::ForDisk, &|_| true)
+                    .record(position, size as u32, Wait::ForDisk, None)
             }
             _ => Err(corrupt()),
         }

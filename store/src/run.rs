@@ -164,10 +164,8 @@ impl Run {
     pub(crate) fn read(&self, first: u64, count: u64, wait: Wait) -> Result<Vec<Entry>, ReadError> {
         let Content { file, entries, .. } = self.content();
         let cells = entries.read(&file, first, first.saturating_add(count), wait)?;
-        let cells = cells.chunks_exact(ENTRY_BYTES);
-        cells
-            .map(|cell| read_entry(cell).ok_or(ReadError::IndexDamaged))
-            .collect()
+        let (cells, _) = cells.as_chunks();
+        Ok(cells.iter().map(read_entry).collect())
     }
 
     pub(crate) fn has_keys(&self) -> bool {
@@ -484,13 +482,13 @@ fn read_directory(bytes: &[u8]) -> Option<Vec<Part>> {
     fields.0.is_empty().then_some(parts)
 }
 
-fn read_entry(cell: &[u8]) -> Option<Entry> {
-    let mut fields = Fields(cell);
-    Some(Entry {
-        position: fields.u64()?,
-        size: fields.u32()?,
-        tags: fields.i64()?,
-    })
+fn read_entry(cell: &[u8; ENTRY_BYTES]) -> Entry {
+    let [p0, p1, p2, p3, p4, p5, p6, p7, s0, s1, s2, s3, tags @ ..] = *cell;
+    Entry {
+        position: u64::from_be_bytes([p0, p1, p2, p3, p4, p5, p6, p7]),
+        size: u32::from_be_bytes([s0, s1, s2, s3]),
+        tags: i64::from_be_bytes(tags),
+    }
 }
 
 fn read_key(cell: &[u8], start: u64) -> Option<Key> {

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
-use protocol::record::Record;
+use protocol::record::{self, Record};
 
 use crate::adopted::Adopted;
 use crate::fs::{self, File, Mapping, Wait};
-use crate::{OpenError, ReadError};
+use crate::{OpenError, ReadError, dispatch};
 
 /// Room for one more log file, for state records alone, when the disk is full.
 const RESERVE: &str = "gantry/reserve";
@@ -250,7 +250,7 @@ impl Segments {
         position: u64,
         size: u32,
         wait: Wait,
-        expected: &dyn Fn(&Record<'_>) -> bool,
+        expected: Option<Expected<'_>>,
     ) -> Result<Bytes, ReadError> {
         self.records(wait).record(position, size, expected)
     }
@@ -261,6 +261,27 @@ impl Segments {
             near: None,
             wait,
         }
+    }
+}
+
+/// The queue and the offset at which a record should be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) queue: i32,
+    pub(crate) offset: i64,
+}
+
+impl Expected<'_> {
+    fn is(&self, record: &Record<'_>) -> bool {
+        let place = (self.topic, self.queue, self.offset);
+        (record.topic, record.queue, record.queue_offset) == place
+            || dispatch::places(record).is_ok_and(|places| places.contains(&place))
+    }
+
+    /// Of a record that was verified before, that it is this queue's own.
+    fn is_at_head(&self, bytes: &[u8]) -> bool {
+        record::size_queue_and_offset(bytes) == Some((bytes.len(), self.queue, self.offset))
     }
 }
 
@@ -288,7 +309,7 @@ impl Records<'_> {
         &mut self,
         position: u64,
         size: u32,
-        expected: &dyn Fn(&Record<'_>) -> bool,
+        expected: Option<Expected<'_>>,
     ) -> Result<Bytes, ReadError> {
         let (segments, wait) = (self.segments, self.wait);
         let corrupt = || ReadError::Corrupt { position };
@@ -302,16 +323,20 @@ impl Records<'_> {
         let is_it = |bytes: &[u8]| {
             Record::decode(bytes).is_ok_and(|record| {
                 let trusted = record.position == position && segments.adopted.trusts(&record);
-                trusted && expected(&record)
+                trusted && expected.is_none_or(|expected| expected.is(&record))
             })
         };
         if wait == Wait::Never
             && let Some(mapping) = &segment.mapping
             && let Some(bytes) = mapping.slice(at, size as usize)
-            && is_it(&bytes)
-            && !mapping.is_damaged()
         {
-            return Ok(bytes);
+            if mapping.knows(at) && expected.is_some_and(|expected| expected.is_at_head(&bytes)) {
+                return Ok(bytes);
+            }
+            if is_it(&bytes) && !mapping.is_damaged() {
+                mapping.learn(at, size as usize);
+                return Ok(bytes);
+            }
         }
         let mut bytes = vec![0; size as usize];
         match segment.read_exact_at(&mut bytes, at, wait) {

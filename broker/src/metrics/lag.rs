@@ -9,6 +9,7 @@ use super::text::{family, sample};
 use super::traffic::{OTHER, Traffic};
 use super::{flag, is_system_group};
 use crate::Broker;
+use crate::filter::SQL92;
 use crate::process::unix_ms;
 
 /// Entries of one queue, and of all, that a scrape looks at to learn how many messages a group
@@ -165,7 +166,10 @@ fn count(
     scan_left: &mut usize,
 ) -> i64 {
     let all = (offsets.end - offsets.start).max(0);
-    if all == 0 || subscription.sub_string == ALL_TAGS || *scan_left == 0 {
+    // As Java does, which asks only what stands beside the log.
+    let by_properties = subscription.expression_type.as_deref() == Some(SQL92);
+    let every = by_properties || subscription.sub_string == ALL_TAGS;
+    if all == 0 || every || *scan_left == 0 {
         return all;
     }
     let scan_max = SCAN_OF_QUEUE_MAX.min(*scan_left);

@@ -13,7 +13,7 @@ use protocol::topic::{retry_topic, validate_group};
 use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode};
 
 use super::Answer;
-use super::pull::only_tags;
+use super::pull::condition;
 use crate::Broker;
 use crate::clients::{Changed, Client};
 use crate::process::unix_ms;
@@ -98,12 +98,16 @@ pub(super) fn consumer_list(broker: &Arc<Broker>, request: &Frame) -> Answer {
     Ok(Some(request.answer(ResponseCode::Success).with_body(body)))
 }
 
-/// Whether a consumer's filter can be served: only tags can, as with a Java broker without
-/// `enablePropertyFilter`.
-pub(super) fn check(_: &Arc<Broker>, request: &Frame) -> Answer {
+/// Whether a consumer's filter can be served.
+pub(super) fn check(broker: &Arc<Broker>, request: &Frame) -> Answer {
     let check: CheckClient = from_fastjson(&request.body)?;
-    let subscription = check.subscription_data;
-    only_tags(subscription.and_then(|s| s.expression_type).as_deref())?;
+    let subscription = check.subscription_data.unwrap_or_default();
+    let failed = (
+        ResponseCode::SubscriptionParseFailed,
+        "the filter can't be read",
+    );
+    let kind = subscription.expression_type.as_deref();
+    condition(broker, kind, &subscription.sub_string, failed)?;
     Ok(Some(request.answer(ResponseCode::Success)))
 }
 

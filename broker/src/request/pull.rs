@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::Peer;
-use protocol::body::{MessageModel, SubscriptionData, SubscriptionGroupConfig, TopicConfig};
+use protocol::body::{
+    ALL_TAGS, MessageModel, SubscriptionData, SubscriptionGroupConfig, TopicConfig,
+};
 use protocol::header::{PullFlags, PullMessage, PullMessageAnswer};
 use protocol::{Frame, Header as _, Refusal, ResponseCode, properties};
 use store::{Range, Read, ReadLimits, ReadStatus, Wait};
 
 use super::Answer;
 use crate::Broker;
+use crate::filter::sql::Condition;
+use crate::filter::{Filter, SQL92};
 use crate::hold::Held;
 use crate::tables::Offset;
 
@@ -21,16 +25,6 @@ const ANSWER_MESSAGES_MAX: usize = 32;
 /// Queue entries that one pull may look at: Java's `maxFilterMessageSize` of 16,000 bytes.
 const SCAN_MAX: usize = 800;
 const HOLD_MAX: Duration = Duration::from_mins(2);
-
-/// Which messages of a queue a pull wants.
-#[derive(Debug, Clone)]
-pub struct Filter(Arc<SubscriptionData>);
-
-impl Filter {
-    pub fn wants(&self, tags_code: i64) -> bool {
-        self.0.wants(tags_code)
-    }
-}
 
 pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = PullMessage::read(&request.fields)?;
@@ -95,8 +89,14 @@ fn pull_of_group(
 
 /// Reads and answers, or lets the pull wait where it may. A read that needs the disk goes on
 /// off the async threads.
-pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
+pub fn look_again(broker: &Arc<Broker>, mut held: Held, may_wait: bool) {
     let received = Instant::now();
+    if held.waited
+        && let Err(refusal) = filter_anew(broker, &mut held)
+    {
+        let answer = refusal.answer(&held.request);
+        return broker.reply(&held.request, &answer, &held.peer, received);
+    }
     let header = &held.header;
     let sent_to = broker
         .coordination()
@@ -130,6 +130,17 @@ pub fn look_again(broker: &Arc<Broker>, held: Held, may_wait: bool) {
     }
 }
 
+/// What the group wants may have changed while the pull waited.
+fn filter_anew(broker: &Broker, held: &mut Held) -> Result<(), Refusal> {
+    let flags = PullFlags(held.header.sys_flag);
+    if !flags.subscription() {
+        let group = readable_group(broker, &held.header.group)?;
+        readable_topic(broker, &held.header)?;
+        held.filter = filter(broker, &held.header, flags, &group)?;
+    }
+    Ok(())
+}
+
 fn read(broker: &Broker, held: &Held, wait: Wait) -> Result<Read, Refusal> {
     let header = &held.header;
     let wanted = usize::try_from(header.messages_max).unwrap_or(0);
@@ -141,12 +152,12 @@ fn read(broker: &Broker, held: &Held, wait: Wait) -> Result<Read, Refusal> {
     let wants = &mut |tags_code| held.filter.wants(tags_code);
     broker
         .store
-        .read(
+        .read_matching(
             &header.topic,
             header.queue,
             header.offset,
             &limits,
-            wants,
+            (wants, &mut |record| held.filter.wants_record(record)),
             wait,
         )
         .map_err(|error| {
@@ -170,8 +181,14 @@ fn finish(
         }
     };
     let (code, remark) = code(read.status, held.header.offset);
-    if code != ResponseCode::PullNotFound || !may_wait {
+    // Nothing of what has arrived meanwhile has the properties that are wanted.
+    let goes_on = held.waited && read.status == ReadStatus::NoMatch && read.next >= read.max;
+    if !may_wait || code != ResponseCode::PullNotFound && !goes_on {
         return answer(broker, &held, read, code, remark, received);
+    }
+    let mut held = held;
+    if goes_on {
+        held.header.offset = read.next;
     }
     let (topic, queue) = (held.header.topic.clone(), held.header.queue);
     let end = || broker.store.range(&topic, queue).unwrap_or_default().max;
@@ -280,11 +297,20 @@ fn filter(
     let refuse = |code, remark: &str| Err(Refusal::new(code, remark));
     let parse_failed = "parse the consumer's subscription failed";
     if flags.subscription() {
-        only_tags(header.expression_type.as_deref())?;
         let expression = header.subscription.as_deref().unwrap_or_default();
+        let (kind, failed) = (
+            header.expression_type.as_deref(),
+            ResponseCode::SubscriptionParseFailed,
+        );
+        if let Some(condition) = condition(broker, kind, expression, (failed, parse_failed))? {
+            return Ok(Filter::Sql(condition));
+        }
+        if expression == ALL_TAGS {
+            return Ok(Filter::All);
+        }
         let parsed = SubscriptionData::of_tags(&header.topic, expression, properties::java_hash);
         return match parsed {
-            Some(subscription) => Ok(Filter(Arc::new(subscription))),
+            Some(subscription) => Ok(Filter::Tags(Arc::new(subscription))),
             None => refuse(ResponseCode::SubscriptionParseFailed, parse_failed),
         };
     }
@@ -315,17 +341,30 @@ fn filter(
             "the consumer's subscription not latest",
         );
     }
-    only_tags(subscription.expression_type.as_deref())?;
-    Ok(Filter(subscription))
+    let no_data = (
+        ResponseCode::FilterDataNotExist,
+        "The broker's consumer filter data is not exist!Your expression may be wrong!",
+    );
+    let kind = subscription.expression_type.as_deref();
+    let condition = condition(broker, kind, &subscription.sub_string, no_data)?;
+    Ok(condition.map_or(Filter::Tags(subscription), Filter::Sql))
 }
 
-/// As a Java broker without `enablePropertyFilter` answers.
-pub(super) fn only_tags(expression_type: Option<&str>) -> Result<(), Refusal> {
-    match expression_type {
-        None | Some("" | "TAG") => Ok(()),
-        Some(other) => Err(Refusal::new(
-            ResponseCode::SystemError,
-            format!("The broker does not support consumer to filter message by {other}"),
-        )),
+/// The condition on properties that a filter is, unless it is one on tags. Java reads any other
+/// kind as a condition that can't be read, and a pull that brings one as one that wants everything.
+pub(super) fn condition(
+    broker: &Broker,
+    kind: Option<&str>,
+    expression: &str,
+    (code, remark): (ResponseCode, &str),
+) -> Result<Option<Arc<Condition>>, Refusal> {
+    let refuse = |why: String| Refusal::new(code, format!("{remark} ({why})"));
+    match kind {
+        None | Some("" | "TAG") => Ok(None),
+        Some(SQL92) => {
+            let condition = broker.clients().conditions.of(expression);
+            condition.map(Some).map_err(|bad| refuse(bad.to_string()))
+        }
+        Some(other) => Err(refuse(format!("there is no filter of the type {other}"))),
     }
 }

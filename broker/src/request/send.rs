@@ -15,11 +15,11 @@ use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode, batch, pr
 use rand::RngExt as _;
 use store::Appended;
 
-use super::{Answer, append_refusal, create, sendback};
+use super::{Answer, append_refusal, create, reply, sendback};
 use crate::Broker;
 use crate::metrics::MessageType;
 use crate::process::unix_ms;
-use crate::schedule::delay_level;
+use crate::schedule::{delay_level, level_of};
 use crate::tables::{Change, inherited};
 
 /// Properties of messages that a timer is to hold. Stored as ordinary messages they would reach
@@ -31,30 +31,55 @@ const TIMERS: [&str; 3] = [
 ];
 
 /// A send that has passed the checks which need no topic.
-struct Send {
+pub(super) struct Send {
+    pub(super) header: SendMessage,
+    /// Until the message is made.
+    pub(super) body: Bytes,
+    pub(super) sender: Sender,
+}
+
+/// What of a send is kept until it is answered: the less, the more of what waits for the log stays
+/// in the processor's cache.
+pub(super) struct Sender {
     received: Instant,
-    header: SendMessage,
-    /// Its head, and its body until the message is made.
+    /// The request's head.
     request: Frame,
-    peer: Arc<Peer>,
+    pub(super) peer: Arc<Peer>,
+    /// What the sender is told though the message is stored.
+    pub(super) undelivered: Option<Refusal>,
+}
+
+/// What the answer says of where messages lie.
+struct Place {
+    /// Where they are stored.
+    topic: Arc<str>,
+    /// What the sender is told.
+    queue: i32,
+    message_type: MessageType,
+    transaction_id: Option<String>,
 }
 
 pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
-    let header = if request.code == RequestCode::SendMessage.number() {
-        SendMessage::read_v1(&request.fields)?
-    } else {
-        SendMessage::read(&request.fields)?
+    let header = match RequestCode::from_number(request.code) {
+        Some(RequestCode::SendMessage | RequestCode::SendReplyMessage) => {
+            SendMessage::read_v1(&request.fields)?
+        }
+        _ => SendMessage::read(&request.fields)?,
     };
     check(broker, &header, &request.body)?;
     let send = Box::new(Send {
-        received: Instant::now(),
         header,
-        request: request.head().with_body(request.body.clone()),
-        peer: Arc::clone(peer),
+        body: request.body.clone(),
+        sender: Sender {
+            received: Instant::now(),
+            request: request.head(),
+            peer: Arc::clone(peer),
+            undelivered: None,
+        },
     });
     let missing = send.missing(broker)?;
     if missing.is_empty() {
-        send.append(broker);
+        send.go_on(broker);
         return Ok(None);
     }
     let created = missing.iter().find_map(|change| match change {
@@ -63,13 +88,13 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
     });
     let created = created.filter(|topic| topic.topic_name == send.header.topic);
     broker.change(missing, move |broker, result| match (result, created) {
-        (Err(refusal), _) => send.refuse(broker, &refusal),
-        (Ok(()), None) => send.append(broker),
+        (Err(refusal), _) => send.sender.refuse(broker, &refusal),
+        (Ok(()), None) => send.go_on(broker),
         (Ok(()), Some(topic)) => {
-            let peer = send.peer.address;
+            let peer = send.sender.peer.address;
             tracing::info!(topic = topic.topic_name, %peer, "created by a send");
             let default = send.header.default_topic.clone();
-            create::everywhere(broker, topic, default, |broker| send.append(broker));
+            create::everywhere(broker, topic, default, |broker| send.go_on(broker));
         }
     });
     Ok(None)
@@ -141,17 +166,25 @@ fn check_batch(header: &SendMessage) -> Result<(), Refusal> {
 
 /// Refuses a message that is to be kept back in a way that is not served.
 fn check_destiny(encoded: &[u8], reconsume_times: Option<i32>) -> Result<(), Refusal> {
-    let get = |name| properties::get(encoded, name);
-    let delayed = delay_level(encoded)? > 0;
-    let half = get(properties::TRAN_MSG).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let names = [
+        properties::TRAN_MSG,
+        properties::DELAY,
+        properties::TIMER_OUT_MS,
+        TIMERS[0],
+        TIMERS[1],
+        TIMERS[2],
+    ];
+    let [half, delay, timed_out, timers @ ..] = properties::get_all(encoded, names);
+    let delayed = level_of(delay)? > 0;
+    let half = half.is_some_and(|value| value.eq_ignore_ascii_case("true"));
     // Clients before 4.6.1 leave the mark on a message that they send to be consumed anew.
     if half && !(delayed && reconsume_times.unwrap_or(0) > 0) {
         return Err(illegal(
             "transactional messages are not served by this release",
         ));
     }
-    let timed = TIMERS.map(|name| get(name).is_some_and(|value| value != "0"));
-    if !delayed && get(properties::TIMER_OUT_MS).is_none() && timed.contains(&true) {
+    let timed = timers.map(|value| value.is_some_and(|value| value != "0"));
+    if !delayed && timed_out.is_none() && timed.contains(&true) {
         return Err(illegal("timed messages are not served by this release"));
     }
     Ok(())
@@ -197,7 +230,7 @@ impl Send {
             || SubscriptionGroupConfig::default().retry_max_times,
             |config| config.retry_max_times,
         );
-        let says_so = self.request.version >= VERSION_MAX_RECONSUME_TIMES;
+        let says_so = self.sender.request.version >= VERSION_MAX_RECONSUME_TIMES;
         let sent = self.header.max_reconsume_times.filter(|_| says_so);
         let too_often = self.header.reconsume_times.unwrap_or(0) > sent.unwrap_or(own);
         // Of a consumer in order, which would get it back out of order.
@@ -205,8 +238,17 @@ impl Send {
         (too_often || ordered()).then_some(group)
     }
 
+    fn go_on(self: Box<Self>, broker: &Arc<Broker>) {
+        match RequestCode::from_number(self.sender.request.code) {
+            Some(RequestCode::SendReplyMessage | RequestCode::SendReplyMessageV2) => {
+                reply::pass_on(broker, self);
+            }
+            _ => self.append(broker),
+        }
+    }
+
     /// Appends to a topic that is there, and answers when it has committed.
-    fn append(self: Box<Self>, broker: &Arc<Broker>) {
+    pub(super) fn append(self: Box<Self>, broker: &Arc<Broker>) {
         let topic = broker.tables().topic(&self.header.topic);
         let topic = topic.ok_or_else(|| unknown(&self.header.topic));
         let queue = topic.and_then(|topic| Ok((self.queue(&topic)?, topic)));
@@ -218,7 +260,7 @@ impl Send {
             Err(refusal) => Err((self, refusal)),
         };
         if let Err((send, refusal)) = appending {
-            send.refuse(broker, &refusal);
+            send.sender.refuse(broker, &refusal);
         }
     }
 
@@ -232,12 +274,11 @@ impl Send {
             Ok(message) => message,
             Err(refusal) => return Err((self, refusal)),
         };
-        let topic = Arc::clone(&message.topic);
-        let unique = properties::get(&message.properties, properties::UNIQ_KEY).map(str::to_owned);
-        let broker_then = Arc::clone(broker);
+        let place = self.place(&message.topic, queue, &message.properties);
+        let (sender, broker_then) = (self.sender, Arc::clone(broker));
         let done = move |appended| match appended {
-            Ok(appended) => self.answer(&broker_then, &topic, queue, &[appended], unique),
-            Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
+            Ok(appended) => sender.answer(&broker_then, place, &[appended]),
+            Err(error) => sender.refuse(&broker_then, &append_refusal(&error)),
         };
         broker.delays.append(&broker.store, message, Box::new(done));
         Ok(())
@@ -253,13 +294,12 @@ impl Send {
             Ok(messages) => messages,
             Err(refusal) => return Err((self, refusal)),
         };
-        let topic: Arc<str> = self.header.topic.as_str().into();
         let sent = self.header.properties.as_deref().unwrap_or_default();
-        let unique = properties::get(sent.as_bytes(), properties::UNIQ_KEY).map(str::to_owned);
-        let broker_then = Arc::clone(broker);
+        let place = self.place(&self.header.topic.as_str().into(), queue, sent.as_bytes());
+        let (sender, broker_then) = (self.sender, Arc::clone(broker));
         let done = move |appended: Result<Vec<Appended>, _>| match appended {
-            Ok(appended) => self.answer(&broker_then, &topic, queue, &appended, unique),
-            Err(error) => self.refuse(&broker_then, &append_refusal(&error)),
+            Ok(appended) => sender.answer(&broker_then, place, &appended),
+            Err(error) => sender.refuse(&broker_then, &append_refusal(&error)),
         };
         broker.store.append_all(messages, Box::new(done));
         Ok(())
@@ -291,7 +331,7 @@ impl Send {
         queue: i32,
     ) -> Result<Message, Refusal> {
         let mut message = Message {
-            body: std::mem::take(&mut self.request.body),
+            body: std::mem::take(&mut self.body),
             properties: self.properties(broker),
             ..self.plain(topic, queue)
         };
@@ -321,7 +361,7 @@ impl Send {
 
     /// The messages of a batch, each as it was sent.
     fn messages(&mut self, topic: &TopicConfig, queue: i32) -> Result<Vec<Message>, Refusal> {
-        let parts = batch::decode(std::mem::take(&mut self.request.body));
+        let parts = batch::decode(std::mem::take(&mut self.body));
         let parts = parts.map_err(|error| illegal(error.to_string()))?;
         let message = |part: batch::Part| {
             if delay_level(&part.properties)? > 0 {
@@ -348,7 +388,7 @@ impl Send {
             flag: header.flag,
             sys_flag: header.sys_flag | if several_tags { record::MULTI_TAGS } else { 0 },
             born_ms: header.born_ms,
-            born_host: self.peer.address,
+            born_host: self.sender.peer.address,
             reconsume_times: header.reconsume_times.unwrap_or(0),
             prepared_offset: 0,
             body: Bytes::new(),
@@ -368,7 +408,7 @@ impl Send {
             (properties::CLUSTER, broker.config.cluster.as_str()),
         ];
         // A receipt handle is given out, never sent in.
-        let mut all = properties::complete(sent.as_bytes(), properties::POP_CK, &ours);
+        let mut all = properties::complete(sent.as_bytes(), properties::POP_CK, ours);
         if properties::get(&all, properties::UNIQ_KEY).is_none() {
             let unique = format!("{:032X}", rand::rng().random::<u128>());
             properties::push(&mut all, properties::UNIQ_KEY, &unique);
@@ -376,27 +416,34 @@ impl Send {
         all.into()
     }
 
-    /// `topic` is where the messages are stored, `queue` what the sender is told.
-    fn answer(
-        &self,
-        broker: &Broker,
-        topic: &str,
-        queue: i32,
-        appended: &[Appended],
-        transaction_id: Option<String>,
-    ) {
+    fn place(&self, topic: &Arc<str>, queue: i32, properties: &[u8]) -> Place {
         let sent = self.header.properties.as_deref().unwrap_or_default();
+        let unique = properties::get(properties, properties::UNIQ_KEY);
+        Place {
+            topic: Arc::clone(topic),
+            queue,
+            message_type: MessageType::of(sent.as_bytes()),
+            transaction_id: unique.map(str::to_owned),
+        }
+    }
+}
+
+impl Sender {
+    fn answer(&self, broker: &Broker, place: Place, appended: &[Appended]) {
         let sizes: Vec<usize> = appended.iter().map(|one| one.bytes as usize).collect();
-        let message_type = MessageType::of(sent.as_bytes());
-        broker.metrics.messages_in(topic, message_type, &sizes);
+        let metrics = &broker.metrics;
+        metrics.messages_in(&place.topic, place.message_type, &sizes);
         let ids: Vec<String> = appended.iter().map(Appended::message_id).collect();
         let header = SendMessageAnswer {
             message_id: ids.join(","),
-            queue,
+            queue: place.queue,
             queue_offset: appended.first().map_or(0, |first| first.queue_offset),
-            transaction_id,
+            transaction_id: place.transaction_id,
         };
-        let answer = self.request.answer(ResponseCode::Success);
+        let answer = match &self.undelivered {
+            None => self.request.answer(ResponseCode::Success),
+            Some(refusal) => refusal.answer(&self.request),
+        };
         let mut answer = answer.with_header(&header);
         answer
             .fields
@@ -406,12 +453,8 @@ impl Send {
     }
 
     fn refuse(&self, broker: &Broker, refusal: &Refusal) {
-        tracing::debug!(topic = self.header.topic, %refusal, "send refused");
-        broker.reply(
-            &self.request,
-            &refusal.answer(&self.request),
-            &self.peer,
-            self.received,
-        );
+        tracing::debug!(peer = %self.peer.address, %refusal, "send refused");
+        let answer = refusal.answer(&self.request);
+        broker.reply(&self.request, &answer, &self.peer, self.received);
     }
 }

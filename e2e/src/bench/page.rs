@@ -46,7 +46,7 @@ image with its defaults; Java has a heap of 1 GiB and the options in `bench/java
 acknowledge a message when it is in the page cache, which a killed process does not lose, and
 flush it later. A cell is the median, with the least and the most in brackets. The machine is
 probed before and after each pair: a pair is repeated when the probes differ by more than 40 %,
-and has a `*` when they still do.
+and its figure has a `*` when they still do.
 ";
 
 /// A floor: what it says, a measure, and whether ours is held against Java's.
@@ -61,7 +61,7 @@ const FLOORS: [(&str, &str, Floor); 11] = [
     ("256 connections", PULL_CPU, Floor::AtMostOf(0.25)),
     ("", IDLE_MEMORY, Floor::AtMost(64.0)),
     ("", COLD_START, Floor::AtMost(200.0)),
-    ("", MISSING, Floor::AtMost(0.0)),
+    ("", MISSING, Floor::Never),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,8 @@ enum Floor {
     /// At most this part of Java's.
     AtMostOf(f64),
     AtMost(f64),
+    /// Of no run.
+    Never,
 }
 
 fn page(runs: &[Run]) -> anyhow::Result<String> {
@@ -82,21 +84,31 @@ fn page(runs: &[Run]) -> anyhow::Result<String> {
         } else {
             format!("{what}, {of}")
         };
-        let (ours, java) = (numbers(runs, &what, "gantry"), numbers(runs, &what, "java"));
-        let (Some(ours), Some(java)) = (median(&ours), median(&java)) else {
-            continue;
-        };
+        let (all, java) = (numbers(runs, &what, "gantry"), numbers(runs, &what, "java"));
+        let ours = median(&all);
+        let share = ours.zip(median(&java)).map(|(ours, java)| ours / java);
+        let unknown = || "not measured".to_owned();
         let (wanted, is, met) = match floor {
-            Floor::Times(times) => {
-                let is = ours / java;
-                (format!("{times}× Java"), format!("{is:.1}×"), is >= times)
-            }
-            Floor::AtMostOf(part) => {
-                let is = ours / java;
-                let wanted = format!("at most 1/{:.0} of Java", 1.0 / part);
-                (wanted, format!("1/{:.1}", 1.0 / is), is <= part)
-            }
-            Floor::AtMost(most) => (format!("at most {most}"), shown(ours), ours <= most),
+            Floor::Times(times) => (
+                format!("{times}× Java"),
+                share.map_or_else(unknown, |share| format!("{share:.1}×")),
+                share.is_some_and(|share| share >= times),
+            ),
+            Floor::AtMostOf(part) => (
+                format!("at most 1/{:.0} of Java", 1.0 / part),
+                share.map_or_else(unknown, |share| format!("1/{:.1}", 1.0 / share)),
+                share.is_some_and(|share| share <= part),
+            ),
+            Floor::AtMost(most) => (
+                format!("at most {most}"),
+                ours.map_or_else(unknown, shown),
+                ours.is_some_and(|ours| ours <= most),
+            ),
+            Floor::Never => (
+                "0 in each run".to_owned(),
+                ours.map_or_else(unknown, |_| cell(&all)),
+                ours.is_some() && all.iter().all(|number| *number == 0.0),
+            ),
         };
         let verdict = if met { "" } else { " **missed**" };
         writeln!(text, "| {what} | {wanted} | {is}{verdict} |")?;
@@ -108,12 +120,17 @@ fn page(runs: &[Run]) -> anyhow::Result<String> {
         };
         writeln!(text, "\n## {}\n\n{}\n", figure.title, figure.text)?;
         writeln!(text, "| | Gantry | Java | |\n|---|---|---|---|")?;
+        let uneasy = of_figure.iter().filter(|run| run.uneasy).count() / 2;
+        let star = if uneasy > 0 { " *" } else { "" };
         for (what, _) in &first.values {
             let (ours, java) = (numbers(runs, what, "gantry"), numbers(runs, what, "java"));
             let cells = (cell(&ours), cell(&java), ratio(&ours, &java));
-            writeln!(text, "| {what} | {} | {} | {} |", cells.0, cells.1, cells.2)?;
+            writeln!(
+                text,
+                "| {what}{star} | {} | {} | {} |",
+                cells.0, cells.1, cells.2
+            )?;
         }
-        let uneasy = of_figure.iter().filter(|run| run.uneasy).count() / 2;
         if uneasy > 0 {
             writeln!(text, "\n\\* {uneasy} of {PAIRS} pairs")?;
         }
@@ -233,25 +250,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_floor_that_is_missed_says_so() {
-        let run = |server: &str, sends: f64, memory: f64| Run {
+    /// A run of some figure in which these measures have these values.
+    fn run(server: &str, values: &[(&str, f64)]) -> Run {
+        let values = values
+            .iter()
+            .map(|(what, value)| ((*what).to_owned(), *value));
+        Run {
             figure: 1,
             pair: 0,
             server: server.to_owned(),
             revision: "r".to_owned(),
             limits: [Value::Null, Value::Null],
             uneasy: false,
-            values: vec![
-                (format!("{SENDS}, 64 connections"), sends),
-                (IDLE_MEMORY.to_owned(), memory),
-            ],
+            values: values.collect(),
+        }
+    }
+
+    #[test]
+    fn a_floor_that_is_missed_says_so() {
+        let sends = format!("{SENDS}, 64 connections");
+        let values = |sent, memory| [(&*sends, sent), (IDLE_MEMORY, memory)];
+        let runs = [
+            run("gantry", &values(150.0, 20.0)),
+            run("java", &values(100.0, 900.0)),
+        ];
+        let page = page(&runs).expect("a page");
+        for line in [
+            "second, 64 connections | 2× Java | 1.5× **missed** |",
+            "second, 256 connections | 2× Java | not measured **missed** |",
+            "| Idle, MiB | at most 64 | 20 |",
+            "| Idle, MiB | 20 | 900 | 1/45.0 |",
+        ] {
+            assert!(page.contains(line), "{line} in {page}");
+        }
+    }
+
+    #[test]
+    fn what_one_run_lost_is_no_median() {
+        for (lost, expected) in [
+            ([0.0; 5], "| 0 in each run | 0 |"),
+            (
+                [0.0, 0.0, 3.0, 0.0, 0.0],
+                "| 0 in each run | 0 (0–3) **missed** |",
+            ),
+            (
+                [0.0, -1.0, 0.0, 0.0, 0.0],
+                "| 0 in each run | 0 (-1–0) **missed** |",
+            ),
+        ] {
+            let runs = lost.map(|lost| run("gantry", &[(MISSING, lost)]));
+            let page = page(&runs).expect("a page");
+            assert!(page.contains(expected), "{expected} in {page}");
+        }
+    }
+
+    #[test]
+    fn figures_of_a_restless_machine_have_a_star() {
+        let restless = |server| Run {
+            uneasy: true,
+            ..run(server, &[(IDLE_MEMORY, 20.0)])
         };
-        let page = page(&[run("gantry", 150.0, 20.0), run("java", 100.0, 900.0)]);
-        let page = page.expect("a page");
-        let missed = "second, 64 connections | 2× Java | 1.5× **missed** |";
-        assert!(page.contains(missed), "{page}");
-        assert!(page.contains("| Idle, MiB | at most 64 | 20 |"), "{page}");
-        assert!(page.contains("| Idle, MiB | 20 | 900 | 1/45.0 |"), "{page}");
+        let page = page(&[restless("gantry"), restless("java")]).expect("a page");
+        assert!(page.contains("| Idle, MiB * | 20 | 20 |"), "{page}");
+        assert!(page.contains("\\* 1 of 5 pairs"), "{page}");
     }
 }

@@ -165,6 +165,10 @@ async fn of_cluster(plane: &Plane, namespace: &str) -> anyhow::Result<Objects> {
     put(plane, namespace, &spec(2, "gantry:2", "2Gi", false)).await?;
     ready(plane, namespace).await?;
     let found = objects(plane, namespace).await?;
+    let orphan = found
+        .iter()
+        .find(|(name, _)| name.starts_with("networkpolicies/"));
+    ensure!(orphan.is_none(), "an orphan is left: {orphan:?}");
     plane.delete(&cluster(namespace)).await?;
     Ok(found)
 }

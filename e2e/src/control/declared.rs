@@ -2,17 +2,19 @@
 //! and broker, and the official ones. What `kubectl` says is compared with what brokers have, and
 //! changed behind the operator's back by `mqadmin`.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::Lab;
 use super::life::condition;
 use super::plane::{OPERATOR_NAMESPACE, Plane};
+use super::{Lab, many};
 use crate::host::crash::addresses;
 use crate::host::messages::{consume, produce};
+use crate::http;
 use crate::java::driver::{Client, Command, Driver};
 use crate::java::jars::ClassPath;
 use crate::kube::kubectl::Kubectl;
@@ -43,6 +45,7 @@ struct Place<'a> {
     kubectl: Kubectl,
     site: Site,
     mqadmin: Driver,
+    pages: SocketAddr,
     _operator: Process,
 }
 
@@ -64,7 +67,7 @@ impl<'a> Place<'a> {
         let name = format!("{what}-{}", format!("{target:?}").to_lowercase());
         let kubectl = plane.namespace(&name).await?;
         let site = host.site_with(target, &name, properties).await?;
-        let (operator, _) = plane.operator(&name, "one", None)?;
+        let (operator, pages) = plane.operator(&name, "one", None)?;
         let home = host.fresh_dir("mqadmin")?;
         let log = home.join("admin.log");
         let class_path = host.jars().await?.class_path(ClassPath::Server);
@@ -80,6 +83,7 @@ impl<'a> Place<'a> {
             kubectl,
             site,
             mqadmin: Driver::over(&mut command, "mqadmin", &log).await?,
+            pages,
             _operator: operator,
         })
     }
@@ -130,12 +134,17 @@ impl<'a> Place<'a> {
         .await
     }
 
+    /// What the broker has of a group.
+    async fn of_broker(&self, group: &str) -> anyhow::Result<Value> {
+        many::group(self.site.plan.remoting(), group).await
+    }
+
     async fn admin(&mut self, line: &str) -> anyhow::Result<String> {
         let broker = self.site.plan.remoting().to_string();
         let words = format!("{line} -n {}", self.site.name_server.address);
         let words = words.replace("BROKER", &broker).replace(' ', "\u{1}");
         let answer = self.mqadmin.ask(Command::new(&words)).await?;
-        Ok(answer.text("out")?.to_owned())
+        Ok(answer.text("out")?.replace("\\n", "\n"))
     }
 
     /// Waits until the route has these read and write queues; None: until there is none.
@@ -462,7 +471,9 @@ async fn consumed(place: &mut Place<'_>, count: usize) -> anyhow::Result<()> {
 
 /// Settings, members, lag and members that disagree, with official consumers.
 pub async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
-    let mut place = Place::open(lab, target, "groups").await?;
+    // Java's deletion of a group asks what type it had, which would create it again.
+    let alone = "autoCreateSubscriptionGroup=false";
+    let mut place = Place::open_with(lab, target, "groups", alone).await?;
     place.put("Topic", "mail", json!({"queues": 4})).await?;
     place
         .wait("Topic", "mail", ["Ready", "True", "Ready"])
@@ -481,13 +492,7 @@ pub async fn groups(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
 
     members(&mut place).await?;
     lag(&mut place).await?;
-
-    place.delete("rkcg", "mail-first").await?;
-    place.gone("rkcg", "mail-first").await?;
-    // The group is gone, how far it was is not.
-    let progress = place.admin("consumerProgress -g mail-first").await?;
-    ensure!(progress.contains("mail"), "{progress}");
-    Ok(())
+    kept(&mut place).await
 }
 
 /// Two members that want different messages.
@@ -544,11 +549,17 @@ async fn lag(place: &mut Place<'_>) -> anyhow::Result<()> {
             .await?;
         let progress = &found["status"]["progress"];
         let late = progress["lagSeconds"].as_i64().unwrap_or_default();
-        ensure!(progress["lagMessages"] == 50 && late >= 0, "{progress}");
+        ensure!(progress["lagMessages"] == 50 && late >= 1, "{progress}");
         ensure!(progress["members"] == 0, "{progress}");
         Ok(())
     })
     .await?;
+    let page = http::get(place.pages, "/metrics").await?;
+    let late = page.body.lines().find_map(|line| {
+        let rest = line.strip_prefix("gantry_operator_consumer_lag_seconds{")?;
+        rest.contains("mail-first").then(|| rest.rsplit_once(' '))?
+    });
+    ensure!(late.is_some_and(|(_, value)| value != "0"), "{late:?}");
     place
         .admin("updateSubGroup -b BROKER -g mail-first -r 9")
         .await?;
@@ -556,7 +567,56 @@ async fn lag(place: &mut Place<'_>) -> anyhow::Result<()> {
         let words = ["get", "events", "--output=jsonpath={.items[*].reason}"];
         let events = place.kubectl.ok(&words).await?;
         ensure!(events.contains("DriftRepaired"), "{events}");
+        let has = place.of_broker("mail-first").await?;
+        ensure!(has["retryMaxTimes"] == 3, "{has}");
         Ok(())
     })
     .await
+}
+
+/// Switches are the broker's; how far a group is stays, unless the resource says otherwise.
+async fn kept(place: &mut Place<'_>) -> anyhow::Result<()> {
+    let progress = "consumerProgress -g mail-first";
+    let offsets = |text: String| -> Vec<String> {
+        let rows = text.lines().filter(|line| line.starts_with("mail "));
+        rows.map(|line| {
+            line.split_whitespace()
+                .take(5)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
+    };
+    let before = offsets(place.admin(progress).await?);
+    ensure!(!before.is_empty(), "no queue of mail-first");
+    for (enabled, policy) in [(false, "Retain"), (true, "Retain"), (true, "Delete")] {
+        let spec = json!({"consumeEnable": enabled, "deletionPolicy": policy});
+        place.put("ConsumerGroup", "mail-first", spec).await?;
+        until("the broker has the switch", WAIT, async || {
+            let has = place.of_broker("mail-first").await?;
+            ensure!(has["consumeEnable"] == enabled, "{has}");
+            Ok(())
+        })
+        .await?;
+        let says = ["Ready", "True", "Ready"];
+        place.wait("ConsumerGroup", "mail-first", says).await?;
+        if !enabled {
+            continue;
+        }
+        place.delete("rkcg", "mail-first").await?;
+        place.gone("rkcg", "mail-first").await?;
+        let has = place.of_broker("mail-first").await?;
+        ensure!(has.is_null() == (policy == "Delete"), "{policy}: {has}");
+        let after = offsets(place.admin(progress).await?);
+        ensure!(after == before, "{policy}: {after:?} and not {before:?}");
+    }
+    let spec = json!({"deletionPolicy": "DeleteWithOffsets"});
+    place.put("ConsumerGroup", "mail-first", spec).await?;
+    let says = ["Ready", "True", "Ready"];
+    place.wait("ConsumerGroup", "mail-first", says).await?;
+    place.delete("rkcg", "mail-first").await?;
+    place.gone("rkcg", "mail-first").await?;
+    let left = offsets(place.admin(progress).await?);
+    ensure!(left.is_empty(), "{left:?}");
+    Ok(())
 }

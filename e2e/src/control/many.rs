@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Lab;
 use super::life::condition;
@@ -21,6 +21,7 @@ const MEMORY_KIB_MAX: u64 = 64 * 1024;
 /// Each takes a status and an event, at twenty writes a second.
 const TIME_EACH_MAX: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 16;
+const WRITES_A_SECOND: usize = 20;
 
 pub async fn topics(lab: &mut Lab) -> anyhow::Result<()> {
     let count = if is_verify() { 10_000 } else { 500 };
@@ -56,6 +57,7 @@ pub async fn topics(lab: &mut Lab) -> anyhow::Result<()> {
     })
     .await?;
     println!("    all are Ready after {:.0?}", start.elapsed());
+    paced(plane)?;
     // The broker has them, by the word of its own table.
     let tables = tables(site.plan.remoting()).await?;
     let there = tables.matches("\"topicName\":\"topic-").count();
@@ -70,6 +72,38 @@ pub async fn topics(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The operator wrote no faster than it may: its limit holds for seconds that follow each other,
+/// so that any second may have those of two.
+fn paced(plane: &Plane) -> anyhow::Result<()> {
+    let writes = plane.operator_writes()?;
+    let writes = writes
+        .iter()
+        .filter(|write| write["objectRef"]["namespace"] == NAMESPACE);
+    let times = writes.map(|write| {
+        let time = write["requestReceivedTimestamp"].as_str();
+        time.and_then(seconds_of_day)
+            .with_context(|| write.to_string())
+    });
+    let mut times = times.collect::<anyhow::Result<Vec<f64>>>()?;
+    times.sort_by(f64::total_cmp);
+    ensure!(times.len() > 500, "{} writes", times.len());
+    for (writes, seconds) in [(2 * WRITES_A_SECOND, 1.0), (11 * WRITES_A_SECOND, 10.0)] {
+        for window in times.windows(writes + 1) {
+            let took = window[writes] - window[0];
+            ensure!(took >= seconds, "{writes} writes and one more in {took} s");
+        }
+    }
+    Ok(())
+}
+
+/// Of `2026-01-31T23:59:59.999999Z`.
+fn seconds_of_day(time: &str) -> Option<f64> {
+    let (_, time) = time.strip_suffix('Z')?.split_once('T')?;
+    let mut parts = time.split(':').map(str::parse::<f64>);
+    let mut next = || parts.next()?.ok();
+    Some(next()? * 3_600.0 + next()? * 60.0 + next()?)
+}
+
 fn of(what: &str) -> String {
     format!("/apis/gantry.dev/v1alpha1/namespaces/{NAMESPACE}/{what}")
 }
@@ -81,16 +115,25 @@ async fn ready(plane: &Plane) -> anyhow::Result<u32> {
     Ok(u32::try_from(items.filter(is_ready).count())?)
 }
 
+const GET_ALL_TOPIC_CONFIG: i32 = 21;
+const GET_ALL_SUBSCRIPTIONGROUP_CONFIG: i32 = 201;
+
 /// All topics and groups of a broker, with the versions that each change raises.
 pub async fn tables(broker: SocketAddr) -> anyhow::Result<String> {
-    const GET_ALL_TOPIC_CONFIG: i32 = 21;
-    const GET_ALL_SUBSCRIPTIONGROUP_CONFIG: i32 = 201;
-    let mut tables = String::new();
-    for code in [GET_ALL_TOPIC_CONFIG, GET_ALL_SUBSCRIPTIONGROUP_CONFIG] {
-        let request = raw::json_request(code, 1, &[], b"");
-        let answer = Connection::open(broker).await?.call(&request).await?;
-        ensure!(answer.code == 0, "code {}", answer.code);
-        tables.push_str(&String::from_utf8(answer.body)?);
-    }
-    Ok(tables)
+    let topics = table(broker, GET_ALL_TOPIC_CONFIG).await?;
+    Ok(topics + &table(broker, GET_ALL_SUBSCRIPTIONGROUP_CONFIG).await?)
+}
+
+/// What a broker has of a group; null if nothing.
+pub async fn group(broker: SocketAddr, name: &str) -> anyhow::Result<Value> {
+    let table = table(broker, GET_ALL_SUBSCRIPTIONGROUP_CONFIG).await?;
+    let table: Value = serde_json::from_str(&table)?;
+    Ok(table["subscriptionGroupTable"][name].clone())
+}
+
+async fn table(broker: SocketAddr, code: i32) -> anyhow::Result<String> {
+    let request = raw::json_request(code, 1, &[], b"");
+    let answer = Connection::open(broker).await?.call(&request).await?;
+    ensure!(answer.code == 0, "code {}", answer.code);
+    Ok(String::from_utf8(answer.body)?)
 }

@@ -29,19 +29,27 @@ pub fn rows() -> Vec<Row> {
         ("commands_on_the_cluster", Against::Both, |lab, target| {
             Box::pin(cluster(lab, target))
         }),
+        ("commands_that_measure", Against::Both, |lab, target| {
+            Box::pin(measures(lab, target))
+        }),
         ("commands_on_a_store", Against::Gantry, |lab, target| {
             Box::pin(store(lab, target))
         }),
     ]
 }
 
-const OK: i32 = 0;
-const REFUSED: i32 = 1;
+pub(super) const OK: i32 = 0;
+pub(super) const REFUSED: i32 = 1;
 const USAGE: i32 = 2;
 const UNREACHABLE: i32 = 3;
 
 /// Runs a command line and expects its exit code.
-async fn run(lab: &Lab, name_server: SocketAddr, line: &str, code: i32) -> anyhow::Result<Output> {
+pub(super) async fn run(
+    lab: &Lab,
+    name_server: SocketAddr,
+    line: &str,
+    code: i32,
+) -> anyhow::Result<Output> {
     let name_server = name_server.to_string();
     let mut words: Vec<&str> = line.split(' ').collect();
     words.extend(["--name-server", &name_server]);
@@ -57,7 +65,7 @@ async fn run(lab: &Lab, name_server: SocketAddr, line: &str, code: i32) -> anyho
 }
 
 /// What a command writes as JSON.
-async fn json(lab: &Lab, name_server: SocketAddr, line: &str) -> anyhow::Result<Value> {
+pub(super) async fn json(lab: &Lab, name_server: SocketAddr, line: &str) -> anyhow::Result<Value> {
     let output = run(lab, name_server, &format!("{line} -o json"), OK).await?;
     serde_json::from_str(&output.stdout).with_context(|| output.stdout)
 }
@@ -228,6 +236,66 @@ async fn store(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         let found: Value = serde_json::from_str(&output.stdout)?;
         ensure!(found[member] == expect, "{found}");
         ensure!(found["messages"].as_i64() >= Some(3), "{found}");
+    }
+    Ok(())
+}
+
+/// `gantry bench`, against any server of the protocol.
+async fn measures(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
+    let at = lab.shared(target).await?.name_server;
+    let send = "bench send --topic cli-bench --connections 2 --warmup 0 --duration 1";
+    let mut stored = 0;
+    for (words, requests, messages) in [
+        ("--create --queues 2", 1..=u64::MAX, 1),
+        ("--rate 200", 150..=250, 1),
+        ("--batch 4", 1..=u64::MAX, 4),
+    ] {
+        let said = json(lab, at, &format!("{send} {words}")).await?;
+        let number = |name: &str| said[name].as_u64().with_context(|| said.to_string());
+        let (asked, acked) = (number("requests")?, number("acked")?);
+        let fits = requests.contains(&asked) && acked == asked * messages;
+        ensure!(fits && acked == number("stored")?, "{words}: {said}");
+        ensure!(number("refused")? + number("unanswered")? == 0, "{said}");
+        stored += acked;
+    }
+    let consume = "bench consume --topic cli-bench --connections 2 --warmup 0 --duration 1";
+    let said = json(lab, at, consume).await?;
+    let all = said["stored"] == stored && said["consumed"] == stored;
+    ensure!(
+        all && said["pulled"].as_u64() >= Some(stored),
+        "{stored}: {said}"
+    );
+    let dir = lab.fresh_dir("limits")?;
+    let words = [
+        "bench",
+        "limits",
+        "--probe-ms",
+        "20",
+        "--output",
+        "json",
+        "--dir",
+    ];
+    let dir = dir.to_string_lossy();
+    let output = lab.gantry()?.run(&[&words[..], &[&*dir]].concat()).await?;
+    let said: Value = serde_json::from_str(&output.stdout).with_context(|| output.stdout)?;
+    for (rate, p99) in [
+        ("memcpyGiBPerSecond", None),
+        ("streamGiBPerSecond", None),
+        ("writeMiBPerSecond", None),
+        ("pipelinedEchoPerSecond", None),
+        ("echoPerSecond", Some("echoP99Micros")),
+        ("fdatasyncPerSecond", Some("fdatasyncP99Micros")),
+    ] {
+        let number = |name: &str| {
+            said[name]
+                .as_f64()
+                .with_context(|| format!("{name}: {said}"))
+        };
+        let mean_micros = 1e6 / number(rate)?;
+        ensure!(mean_micros.is_finite(), "{rate}: {said}");
+        if let Some(p99) = p99 {
+            ensure!(number(p99)? > mean_micros / 2.0, "{p99}: {said}");
+        }
     }
     Ok(())
 }

@@ -40,8 +40,9 @@ async fn agree(lab: &mut Lab) -> anyhow::Result<()> {
     let [java, gantry] = sites.as_slice() else {
         anyhow::bail!("invariant: two sites");
     };
-    // Offsets are committed and delayed messages delivered a little later on either side.
-    until("the pages agree", Duration::from_secs(40), async || {
+    // Offsets are committed and delayed messages delivered a little later on either side. Java
+    // keeps a client whose heartbeat crossed its goodbye for 120 s, and looks every 10 s.
+    until("the pages agree", Duration::from_secs(150), async || {
         let [java, gantry] = [
             Series::read(java.pages).await?,
             Series::read(gantry.pages).await?,

@@ -137,6 +137,7 @@ fn properties(spec: &BrokerSpec) -> anyhow::Result<String> {
     writeln!(text, "autoCreateTopicEnable=true")?;
     // Gantry always has the topic of the traces.
     writeln!(text, "traceTopicEnable=true")?;
+    writeln!(text, "enablePropertyFilter=true")?;
     writeln!(text, "forceRegister={}", !spec.ask_before_register)?;
     writeln!(text, "registerNameServerPeriod=10000")?;
     // A full or slow disk of the machine is not what is tested.

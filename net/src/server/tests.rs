@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::{Connection, PemFiles, TlsMode, client};
 use protocol::header::Empty;
@@ -9,9 +11,13 @@ use protocol::{RequestCode, ResponseCode};
 use tokio::io::AsyncWriteExt;
 
 /// Answers every request with its own body; `SuspendConsumer` is never answered,
-/// `ResumeConsumer` is answered with a megabyte, and `LockBatchMq` by another thread.
+/// `ResumeConsumer` is answered with a megabyte, and `LockBatchMq` by another thread. At
+/// `UnlockBatchMq` it panics, and keeps the peer.
 struct Echo {
     closed: AtomicUsize,
+    /// As many references as there are answers that lie there uncopied, and one.
+    megabyte: Arc<Vec<u8>>,
+    kept: Mutex<Option<Arc<Peer>>>,
     /// Whose the last request was.
     seen: Mutex<Option<SocketAddr>>,
 }
@@ -27,7 +33,12 @@ impl Handler for Echo {
                 thread::spawn(move || crate::together(|| peer.send(&answer)));
             }
             Some(RequestCode::ResumeConsumer) => {
-                peer.send(&answer.with_body(vec![7; 1024 * 1024]));
+                let body = Bytes::from_owner(Megabyte(Arc::clone(&self.megabyte)));
+                peer.send(&Frame { body, ..answer });
+            }
+            Some(RequestCode::UnlockBatchMq) => {
+                *self.kept.lock().expect("no panic") = Some(Arc::clone(peer));
+                panic!("as the test wants");
             }
             _ => peer.send(&answer.with_body(request.body)),
         }
@@ -35,6 +46,14 @@ impl Handler for Echo {
 
     fn closed(self: &Arc<Self>, _: &Peer) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Megabyte(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Megabyte {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -60,6 +79,8 @@ async fn start_with(options: Options) -> Running {
     let address = listener.local_addr().expect("bound");
     let echo = Arc::new(Echo {
         closed: AtomicUsize::new(0),
+        megabyte: Arc::new(vec![7; 1024 * 1024]),
+        kept: Mutex::default(),
         seen: Mutex::default(),
     });
     let (counts, stop) = (Arc::<Counts>::default(), CancellationToken::new());
@@ -143,19 +164,77 @@ async fn a_client_that_does_not_read_is_disconnected() {
         write_bytes_max: 4 * 1024 * 1024,
         ..Limits::default()
     };
-    let running = start(limits).await;
+    let unread = Limits {
+        idle_max: Duration::from_millis(150),
+        ..Limits::default()
+    };
+    // It asks for ever more, or says from time to time that it is there.
+    for (limits, code) in [
+        (limits, RequestCode::ResumeConsumer),
+        (unread, RequestCode::SuspendConsumer),
+    ] {
+        let running = start(limits).await;
+        for scheme in ["", "tls://"] {
+            let address = format!("{scheme}{}", running.address);
+            let mut stream = client::connect(&address).await.expect("connect");
+            let (mut much, mut more) = (BytesMut::new(), BytesMut::new());
+            for _ in 0..16 {
+                let request = Frame::request(RequestCode::ResumeConsumer, &Empty);
+                frame::encode(&request, &mut much);
+            }
+            frame::encode(&Frame::request(code, &Empty), &mut more);
+            stream.write_all(&much).await.expect("written");
+            let asked = timeout(SECOND * 10, async {
+                while stream.write_all(&more).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            });
+            assert!(asked.await.is_ok(), "{code:?} {address}: it never closed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_client_is_a_copy() {
+    let running = start(Limits::default()).await;
+    for scheme in ["", "tls://"] {
+        let address = format!("{scheme}{}", running.address);
+        let mut stream = client::connect(&address).await.expect("connect");
+        let mut much = BytesMut::new();
+        for _ in 0..32 {
+            let request = Frame::request(RequestCode::ResumeConsumer, &Empty);
+            frame::encode(&request, &mut much);
+        }
+        stream.write_all(&much).await.expect("written");
+        let mut begun = [0; 4];
+        stream.read_exact(&mut begun).await.expect("answered");
+        let copied = timeout(SECOND * 10, async {
+            while Arc::strong_count(&running.echo.megabyte) > 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(
+            copied.await.is_ok(),
+            "{address}: an answer's memory is kept"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_ends_its_connection() {
+    let running = start(Limits::default()).await;
     let mut stream = TcpStream::connect(running.address).await.expect("connect");
     let mut request = BytesMut::new();
     frame::encode(
-        &Frame::request(RequestCode::ResumeConsumer, &Empty),
+        &Frame::request(RequestCode::UnlockBatchMq, &Empty),
         &mut request,
     );
-    let asked = timeout(SECOND * 10, async {
-        while stream.write_all(&request).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    });
-    assert!(asked.await.is_ok(), "the server never closed");
+    stream.write_all(&request).await.expect("written");
+    assert!(closes(&mut stream).await);
+    let kept = running.echo.kept.lock().expect("no panic").take();
+    assert!(kept.is_some_and(|peer| peer.closed.is_cancelled()));
+    assert_eq!(running.echo.closed.load(Ordering::Relaxed), 1);
+    assert_eq!(running.counts.connections.load(Ordering::Relaxed), 0);
 }
 
 /// A client asks for much, which is answered by this thread and by others, and leaves: nothing is

@@ -309,7 +309,7 @@ impl Gauges {
         }
     }
 
-    fn set(&self, group: &ConsumerGroup, wire: &str, progress: &Progress) {
+    pub(crate) fn set(&self, group: &ConsumerGroup, wire: &str, progress: &Progress) {
         let of = [
             group.namespace().unwrap_or_default(),
             group.name_any(),
@@ -344,6 +344,9 @@ impl Gauges {
 
 #[cfg(test)]
 mod tests {
+    use crds::group::ConsumerGroupStatus;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
     use super::*;
 
     fn progress(second: i64, members: i32, lag: i64, seconds: i64) -> Progress {
@@ -397,6 +400,48 @@ mod tests {
             let progress = progress(0, 1, lag, seconds);
             let got = is_high(&alert, was_high, &progress);
             assert_eq!(got, expected, "{alert:?} {was_high} {lag} {seconds}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_told_and_taken_back_at_most_every_half_minute() {
+        let of = |tags: &str| Subscribed::from([("T".to_owned(), tags.to_owned())]);
+        let members = |tags: [&str; 2]| Seen {
+            members: ["a", "b"]
+                .map(str::to_owned)
+                .into_iter()
+                .zip(tags.map(of))
+                .collect(),
+            ..Seen::default()
+        };
+        // The state before, and since when; what members subscribe to: the state now.
+        let table = [
+            ("False", 29, ["x", "y"], "False"),
+            ("False", 30, ["x", "y"], "True"),
+            ("True", 29, ["x", "x"], "True"),
+            ("True", 30, ["x", "x"], "False"),
+            ("True", 0, ["x", "y"], "True"),
+        ];
+        for (before, age, tags, expected) in table {
+            let mut group = ConsumerGroup::new("g", serde_json::from_str("{}").unwrap());
+            group.status = Some(ConsumerGroupStatus {
+                conditions: vec![Condition {
+                    type_: "SubscriptionConflict".to_owned(),
+                    status: before.to_owned(),
+                    reason: "MembersDiffer".to_owned(),
+                    message: String::new(),
+                    observed_generation: None,
+                    last_transition_time: Time(Timestamp::from_second(100).unwrap()),
+                }],
+                ..ConsumerGroupStatus::default()
+            });
+            let now = Timestamp::from_second(100 + age).unwrap();
+            let facts = facts(&group, &members(tags), &progress(0, 2, 0, 0), now);
+            let conflict = facts
+                .iter()
+                .find(|fact| fact.name == "SubscriptionConflict");
+            let holds = conflict.is_some_and(|fact| fact.holds);
+            assert_eq!(holds, expected == "True", "{before} {age} {tags:?}");
         }
     }
 

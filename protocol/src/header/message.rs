@@ -36,6 +36,25 @@ crate::header! {
         max_reconsume_times: Option<i32> = "maxReconsumeTimes",
     }
 
+    /// `PUSH_REPLY_MESSAGE_TO_CLIENT` (`ReplyMessageRequestHeader.java`).
+    pub struct PushReply {
+        producer_group: String = "producerGroup",
+        topic: String = "topic",
+        default_topic: String = "defaultTopic",
+        default_topic_queues: i32 = "defaultTopicQueueNums",
+        queue: i32 = "queueId",
+        sys_flag: i32 = "sysFlag",
+        born_ms: i64 = "bornTimestamp",
+        flag: i32 = "flag",
+        properties: Option<String> = "properties",
+        reconsume_times: Option<i32> = "reconsumeTimes",
+        unit_mode: Option<bool> = "unitMode",
+        /// As `InetSocketAddress.toString` writes it.
+        born_host: String = "bornHost",
+        store_host: String = "storeHost",
+        store_ms: i64 = "storeTimestamp",
+    }
+
     pub struct SendMessageAnswer {
         /// The offset message id: store host and log position, in hex. Those of a batch, with
         /// commas.

@@ -26,13 +26,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
+use super::known::{Owner, STRETCH_BYTES};
 use super::{File, Wait};
 
 /// At most so many files of a process are mapped; others are read with pread.
 const MAPPINGS_MAX: usize = 4096;
 
-/// What of a mapping is asked for at once whether it is in memory, and for how long that holds.
-const STRETCH_BYTES: usize = 1 << 20;
+/// For how long it holds that a stretch is in memory.
 const IN_MEMORY_FOR_MS: u32 = 1_000;
 /// Of one record, so that a large one does not push others out.
 const PREFETCH_BYTES_MAX: usize = 2 << 10;
@@ -53,17 +53,20 @@ impl MappedFile {
         Self { file, mapping }
     }
 
-    /// Reads from the mapping if that may take its time, else from what the kernel has in memory.
-    pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
-        match &self.mapping {
-            Some(mapping) if wait == Wait::ForDisk && mapping.read(buf, at) => Ok(()),
-            _ => super::read_exact_at(&self.file, buf, at, wait),
-        }
+    /// As `Mapping::slice`.
+    pub(crate) fn slice(&self, at: u64, len: usize) -> Option<(Bytes, &Mapping)> {
+        let mapping = self.mapping.as_ref()?;
+        Some((mapping.slice(at, len)?, mapping))
     }
 
-    /// As `Mapping::slice`.
-    pub(crate) fn slice(&self, at: u64, len: usize) -> Option<Bytes> {
-        self.mapping.as_ref()?.slice(at, len)
+    /// Reads from the mapping if that may take its time or the bytes are in memory, else from what
+    /// the kernel has there.
+    pub(crate) fn read_exact_at(&self, buf: &mut [u8], at: u64, wait: Wait) -> io::Result<()> {
+        let may = |mapping: &Mapping| wait == Wait::ForDisk || mapping.has(at, buf.len());
+        match &self.mapping {
+            Some(mapping) if may(mapping) && mapping.read(buf, at) => Ok(()),
+            _ => super::read_exact_at(&self.file, buf, at, wait),
+        }
     }
 }
 
@@ -74,6 +77,7 @@ pub(crate) struct Mapping {
     slot: &'static Slot,
     /// Per stretch, when it was last seen to be in memory, as `now_ms` says; 0 is never.
     seen_ms: Box<[AtomicU32]>,
+    known: Owner,
 }
 
 /// The memory, and its place in the handler's table.
@@ -106,6 +110,7 @@ impl Mapping {
             whole: Bytes::from_owner(Memory { map, slot }),
             slot,
             seen_ms: (0..stretches).map(|_| AtomicU32::new(0)).collect(),
+            known: Owner::new(stretches),
         })
     }
 
@@ -123,14 +128,35 @@ impl Mapping {
         !self.is_damaged()
     }
 
+    /// Whether what begins at `at` was found whole, and its stretch has not left memory since.
+    pub(crate) fn knows(&self, at: u64) -> bool {
+        self.known.knows(at as usize)
+    }
+
+    /// What lies at `at` was verified. What lies in two stretches is not kept in mind: one of them
+    /// could leave memory without the other.
+    pub(crate) fn learn(&self, at: u64, len: usize) {
+        let (first, last) = (at as usize, at as usize + len.max(1) - 1);
+        if first / STRETCH_BYTES == last / STRETCH_BYTES && !self.is_damaged() {
+            self.known.learn(first);
+        }
+    }
+
     /// The bytes at `at`, if they are in memory. Who has verified them asks `is_damaged` then.
     pub(crate) fn slice(&self, at: u64, len: usize) -> Option<Bytes> {
-        let from = self.place(at, len)?;
+        let from = at as usize;
+        self.has(at, len)
+            .then(|| self.whole.slice(from..from + len))
+    }
+
+    /// Whether the bytes at `at` are in memory.
+    fn has(&self, at: u64, len: usize) -> bool {
+        let Some(from) = self.place(at, len) else {
+            return false;
+        };
         let now_ms = now_ms();
         let mut stretches = from / STRETCH_BYTES..=(from + len.max(1) - 1) / STRETCH_BYTES;
-        stretches
-            .all(|stretch| self.is_in_memory(stretch, now_ms, from + len))
-            .then(|| self.whole.slice(from..from + len))
+        stretches.all(|stretch| self.is_in_memory(stretch, now_ms, from + len))
     }
 
     /// Has these bytes brought near, if they are in memory.
@@ -186,6 +212,7 @@ impl Mapping {
             seen_ms.store(now_ms, Ordering::Relaxed);
             return true;
         }
+        self.known.forget(stretch);
         in_memory(end.saturating_sub(from).min(bytes))
     }
 
@@ -246,7 +273,10 @@ impl Slot {
 
     fn holds(&self, address: usize) -> bool {
         let start = self.start.load(Ordering::SeqCst);
-        start != 0 && (start..self.end.load(Ordering::SeqCst)).contains(&address)
+        let end = self.end.load(Ordering::SeqCst);
+        // Else the slot has changed hands, and the end is another mapping's.
+        let same = start != 0 && self.start.load(Ordering::SeqCst) == start;
+        same && (start..end).contains(&address)
     }
 }
 

@@ -131,9 +131,7 @@ fn delivered(
         return Ok(entry);
     };
     let Entry { position, size, .. } = entry;
-    let bytes = inner
-        .segments
-        .record(position, size, Wait::ForDisk, &|_| true)?;
+    let bytes = inner.segments.record(position, size, Wait::ForDisk, None)?;
     let record = Record::decode(&bytes).map_err(|_| ReadError::Corrupt { position })?;
     let level = record
         .property(properties::DELAY)

@@ -53,6 +53,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     output::object(arguments.output, &report)
 }
 
+const LATENCY_SECONDS_MAX: u64 = 60;
+
+/// Of nanoseconds.
+fn latencies() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_max(
+        LATENCY_SECONDS_MAX * 1_000_000_000,
+        3,
+    )?)
+}
+
 fn memcpy(time: Duration) -> Value {
     let (from, mut to) = (vec![1_u8; COPY_BYTES], vec![0_u8; COPY_BYTES]);
     let (start, mut copied) = (Instant::now(), 0_u64);
@@ -93,7 +103,7 @@ fn answer(mut stream: TcpStream) {
 fn echo(window: usize, time: Duration) -> anyhow::Result<(Value, Value)> {
     let (mut ours, theirs) = pair()?;
     let server = thread::spawn(|| answer(theirs));
-    let mut nanoseconds = Histogram::<u64>::new(3)?;
+    let mut nanoseconds = latencies()?;
     let request = vec![7; REQUEST_BYTES * window];
     let mut answers = vec![0; ANSWER_BYTES * window];
     let (start, mut count) = (Instant::now(), 0);
@@ -153,7 +163,7 @@ fn on_disk(arguments: &Arguments, time: Duration) -> anyhow::Result<(Synced, Val
 }
 
 fn appended(file: &mut File, time: Duration) -> anyhow::Result<Synced> {
-    let mut nanoseconds = Histogram::<u64>::new(3)?;
+    let mut nanoseconds = latencies()?;
     let start = Instant::now();
     while start.elapsed() < time {
         let begun = Instant::now();

@@ -6,6 +6,7 @@ import java.util.HashSet;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
@@ -32,7 +33,12 @@ final class Consuming {
         consumer.setPersistConsumerOffsetInterval(fields.number("persistMs", 5_000));
         // Shutting down waits for the listener, so that what was recorded is also committed.
         consumer.setAwaitTerminationMillisWhenShutdown(10_000);
-        consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
+        String sql = fields.text("sql", "");
+        if (sql.isEmpty()) {
+            consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
+        } else {
+            consumer.subscribe(fields.text("topic"), MessageSelector.bySql(sql));
+        }
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             for (MessageExt message : messages) {
                 arrived(message);

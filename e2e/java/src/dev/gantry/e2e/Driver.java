@@ -72,6 +72,8 @@ public final class Driver {
                 return "\t" + consuming.get(fields.text("id")).await(fields);
             case "consume-stop":
                 return "\t" + consuming.remove(fields.text("id")).stop();
+            case "request":
+                return "\t" + Requesting.ask(fields);
             case "read":
                 return "\t" + Reading.readAll(fields);
             case "pull":

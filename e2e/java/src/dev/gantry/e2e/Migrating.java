@@ -80,7 +80,9 @@ final class Migrating {
             return ConsumeConcurrentlyStatus.RECONSUME_LATER;
         });
         consumer.start();
-        boolean all = left.await(30, TimeUnit.SECONDS);
+        // Longer than two heartbeats: a client that is balanced while its first one is sent pulls
+        // only after the next, which follows 30 s later.
+        boolean all = left.await(75, TimeUnit.SECONDS);
         consumer.shutdown();
         return "left=" + left.getCount() + "\tall=" + all;
     }

@@ -116,6 +116,10 @@ final class Producing {
         List<String> tags = fields.list("tags");
         String tag = tags.isEmpty() ? "TagA" : tags.get((int) (n % tags.size()));
         Message message = new Message(fields.text("topic"), tag, fields.text("prefix") + "-" + n, body);
+        if (fields.number("numbered", 0) == 1) {
+            message.putUserProperty("number", Long.toString(n));
+            message.putUserProperty("parity", n % 2 == 0 ? "even" : "odd");
+        }
         if (fields.number("propertyBytes", 0) > 0) {
             message.putUserProperty("filler", filler(fields.number("propertyBytes", 0)));
         }
