@@ -84,7 +84,8 @@ impl Fields {
 
     /// None yet, of a header whose text is kept as a whole, not piece by piece.
     pub(crate) fn of_text(header: &str) -> Self {
-        let mut text = String::with_capacity(header.len() * 2);
+        // What has escapes is written behind it once more: the properties of a message, as a rule.
+        let mut text = String::with_capacity(header.len() + header.len() / 2);
         text.push_str(header);
         Self {
             text,
