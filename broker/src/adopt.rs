@@ -6,7 +6,7 @@
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +23,6 @@ use store::Range;
 use crate::request::state_record;
 use crate::tables::{Change, Offset, Tables};
 
-const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
-const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
-const HALF_GROUP: &str = "CID_RMQ_SYS_TRANS";
 const WHEEL_TOPIC: &str = "rmq_sys_wheel_timer";
 const REVIVE_TOPIC_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
 const REVIVE_GROUP: &str = "CID_RMQ_SYS_REVIVE_GROUP";
@@ -46,7 +43,6 @@ pub enum Reason {
     BatchTopic(String),
     LiteTopics,
     OrderedPops(usize),
-    Transactions(usize),
     Timers(usize),
     Pops(i64),
     DelaysUnknown,
@@ -77,9 +73,6 @@ pub struct Java {
     /// Timers up to here have been delivered, Unix time in ms.
     timers_done_ms: i64,
     timers: usize,
-    /// Queue and offset of messages whose transaction is not known to have ended.
-    half: HashSet<(i32, i64)>,
-    ended: HashSet<(i32, i64)>,
     lite: bool,
 }
 
@@ -139,8 +132,6 @@ impl Java {
                 .first_chunk()
                 .map_or(0, |ms| i64::from_be_bytes(*ms)),
             timers: 0,
-            half: HashSet::new(),
-            ended: HashSet::new(),
             lite: lite.is_some(),
         })
     }
@@ -148,17 +139,6 @@ impl Java {
     /// Looks at a record of the log, each in its turn.
     pub fn see(&mut self, record: &Record<'_>) {
         match record.topic {
-            HALF_TOPIC => {
-                self.half.insert((record.queue, record.queue_offset));
-            }
-            OP_TOPIC => {
-                let text = std::str::from_utf8(record.body).unwrap_or_default();
-                let offsets = text
-                    .split(',')
-                    .filter_map(|offset| offset.trim().parse().ok());
-                self.ended
-                    .extend(offsets.map(|offset| (record.queue, offset)));
-            }
             WHEEL_TOPIC => {
                 let due = record.property(DELIVER_MS).and_then(|ms| ms.parse().ok());
                 let pending = due.is_none_or(|ms: i64| ms > self.timers_done_ms);
@@ -234,12 +214,6 @@ impl Java {
                 .and_then(|table| table.get(&i64::from(queue)).copied())
                 .unwrap_or(0)
         };
-        let open = self
-            .half
-            .difference(&self.ended)
-            .filter(|(queue, offset)| *offset >= committed(HALF_TOPIC, HALF_GROUP, *queue));
-        let open = open.count();
-        reasons.extend((open > 0).then_some(Reason::Transactions(open)));
         reasons.extend((self.timers > 0).then_some(Reason::Timers(self.timers)));
         let revives = queues
             .iter()
@@ -315,11 +289,6 @@ impl fmt::Display for Reason {
                 f,
                 "{n} queues are popped in order (config/consumerOrderInfo.json); \
                 this can't be adopted yet."
-            ),
-            Self::Transactions(n) => write!(
-                f,
-                "{n} transactional messages are neither committed nor rolled back; \
-                they can't be adopted yet."
             ),
             Self::Timers(n) => {
                 write!(
@@ -542,17 +511,12 @@ mod tests {
 
     #[test]
     fn unfinished_work_is_counted() {
-        let offsets = r#"{"offsetTable":{"RMQ_SYS_TRANS_HALF_TOPIC@CID_RMQ_SYS_TRANS":{0:1},
-            "rmq_sys_REVIVE_LOG_c@CID_RMQ_SYS_REVIVE_GROUP":{0:4}}}"#;
+        let offsets = r#"{"offsetTable":{"rmq_sys_REVIVE_LOG_c@CID_RMQ_SYS_REVIVE_GROUP":{0:4}}}"#;
         let (dir, java) = java(&[("consumerOffset.json", offsets)]);
         drop(java);
         put(dir.path(), "timercheck", "\0\0\0\0\0\0\x03\u{68}");
         let read = || Java::read(dir.path()).expect("read");
         let mut java = read();
-        for offset in 0..4 {
-            see(&mut java, HALF_TOPIC, offset, "half", b"");
-        }
-        see(&mut java, OP_TOPIC, 0, "1,2,", b"TAGS\x01d\x02");
         see(
             &mut java,
             WHEEL_TOPIC,
@@ -576,12 +540,7 @@ mod tests {
         );
         let queues = [range("rmq_sys_REVIVE_LOG_c", 0, 0, 6)];
         let refused = java.state("c", "b", &queues).expect_err("not done");
-        let expect = [
-            Reason::Transactions(1),
-            Reason::Timers(1),
-            Reason::Pops(2),
-            Reason::LiteTopics,
-        ];
+        let expect = [Reason::Timers(1), Reason::Pops(2), Reason::LiteTopics];
         assert_eq!(refused, Refused(expect.into()));
         let (_, counts) = read().state("c", "b", &[]).expect("nothing is begun");
         assert_eq!(counts.topics, 1);

@@ -15,6 +15,7 @@ use protocol::body::{
     HeartbeatData, MessageModel, ProducerInfo, SubscriptionData,
 };
 use protocol::code::Language;
+use rand::seq::IteratorRandom as _;
 
 use crate::filter::Conditions;
 
@@ -197,6 +198,12 @@ impl Clients {
     pub fn producer_connections(&self, group: &str) -> Option<Vec<ClientConnection>> {
         let members = self.producers.get(group)?.iter();
         Some(members.map(|(id, client)| client.connection(id)).collect())
+    }
+
+    /// Some member of a producer group, each time another.
+    pub fn any_producer(&self, group: &str) -> Option<Client> {
+        let members = self.producers.get(group)?;
+        members.values().choose(&mut rand::rng()).cloned()
     }
 
     /// A client by its id, whatever it sends for.

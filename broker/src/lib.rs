@@ -36,6 +36,7 @@ pub mod schedule;
 pub mod carry;
 pub mod coordination;
 pub mod filter;
+pub mod transaction;
 pub mod hold;
 pub mod register;
 pub mod endpoint;
@@ -63,6 +64,7 @@ pub struct Broker {
     pub tables: RwLock<tables::Tables>,
     pub clients: Mutex<clients::Clients>,
     pub coordination: Mutex<coordination::Coordination>,
+    pub transactions: Mutex<transaction::Halves>,
     pub holds: Arc<hold::Holds>,
     pub metrics: metrics::Metrics,
     /// Told when the topics have changed, so that the name servers learn it at once.
@@ -70,6 +72,12 @@ pub struct Broker {
     /// Told when consumer offsets wait for the next state record.
     pub offsets_dirty: Notify,
     pub delays: carry::Delays,
+    pub machine: Machine,
+}
+
+/// What the process runs on.
+#[derive(Debug)]
+pub struct Machine {
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
     /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
@@ -93,6 +101,12 @@ impl Broker {
         self.clients
             .lock()
             .expect("invariant: no panic while the clients are held")
+    }
+
+    pub(crate) fn transactions(&self) -> std::sync::MutexGuard<'_, transaction::Halves> {
+        self.transactions
+            .lock()
+            .expect("invariant: no panic while the transactions are held")
     }
 
     pub(crate) fn coordination(&self) -> std::sync::MutexGuard<'_, coordination::Coordination> {

@@ -301,6 +301,18 @@ impl Metrics {
         series.value.add(1, 0);
     }
 
+    /// A transaction has ended; what a commit has delivered has so many bytes.
+    pub(crate) fn ended(&self, topic: &str, committed: bool, bytes: usize) {
+        let table = if committed {
+            self.stats().put(&self.cluster, topic, bytes);
+            &self.traffic.committed
+        } else {
+            &self.traffic.rolled_back
+        };
+        let labels = |topic: &str, _: &str| self.traffic.labels(&[("topic", topic)]);
+        table.of((topic, ""), (OTHER, ""), labels).value.add(1, 0);
+    }
+
     pub(crate) fn messages_out(&self, topic: &str, group: &str, messages: usize, bytes: usize) {
         self.stats()
             .got(&self.cluster, topic, group, (messages, bytes));

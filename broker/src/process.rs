@@ -25,7 +25,9 @@ use crate::metrics::Metrics;
 use crate::register::{self, Registration};
 use crate::request::state_record;
 use crate::tables::{Change, Tables};
-use crate::{Broker, Config, base, config, endpoint, export, schedule, tick, upkeep};
+use crate::{
+    Broker, Config, Machine, base, config, endpoint, export, schedule, tick, transaction, upkeep,
+};
 
 pub const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -90,6 +92,7 @@ pub async fn run(
     loops.spawn(sample(Arc::clone(&broker), stop.clone()));
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(schedule::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(transaction::check::run(Arc::clone(&broker), stop.clone()));
     // Last of all, so that nothing is left that the others have still done.
     let others_ended = CancellationToken::new();
     let offsets = tokio::spawn(write_offsets(Arc::clone(&broker), others_ended.clone()));
@@ -196,11 +199,14 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
     let auto_create = config.auto_create_topics.then_some(queues);
     let tables = replay(&store, &config.cluster, &config.broker, auto_create)?;
     let memory = rustix::system::sysinfo();
+    let halves = transaction::load::load(&store, &tables)
+        .map_err(|error| RunError::State(error.to_string()))?;
     Ok(Broker {
         store,
         tables: RwLock::new(tables),
         clients: Mutex::new(Clients::default()),
         coordination: Mutex::default(),
+        transactions: Mutex::new(halves),
         holds,
         metrics: Metrics::new(
             &config.cluster,
@@ -211,8 +217,10 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
         delays: Delays::new(delayed),
-        runtime: tokio::runtime::Handle::current(),
-        memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
+        machine: Machine {
+            runtime: tokio::runtime::Handle::current(),
+            memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
+        },
         config,
     })
 }

@@ -19,6 +19,7 @@ mod reply;
 mod send;
 mod sendback;
 mod topic;
+mod transaction;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
             send::send(broker, request, peer)
         }
         Code::SendReplyMessage | Code::SendReplyMessageV2 => send::send(broker, request, peer),
+        Code::EndTransaction => transaction::end(broker, request, peer),
         Code::ConsumerSendMsgBack => sendback::send_back(broker, request, peer),
         Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request, peer),
         Code::HeartBeat => client::heartbeat(broker, request, peer),
@@ -147,7 +149,7 @@ fn reading(
 ) -> Answer {
     let received = Instant::now();
     let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
-    let runtime = broker.runtime.clone();
+    let runtime = broker.machine.runtime.clone();
     runtime.spawn_blocking(move || {
         let answer = read(&broker, &request).unwrap_or_else(|refusal| refusal.answer(&request));
         broker.reply(&request, &answer, &peer, received);
@@ -165,7 +167,7 @@ fn changing(
 ) -> Answer {
     let received = Instant::now();
     let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
-    let runtime = broker.runtime.clone();
+    let runtime = broker.machine.runtime.clone();
     runtime.spawn_blocking(move || match work(&broker) {
         Ok((changes, body)) => broker.change(changes, move |broker, result| {
             let answer = match result {

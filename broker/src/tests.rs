@@ -4,6 +4,7 @@ mod upkeep;
 mod carry;
 mod monitoring;
 mod filter;
+mod transaction;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -312,7 +313,10 @@ fn sends() -> Vec<(SendMessage, ResponseCode)> {
         (message("T", 2, ""), Code::InvalidParameter),
         (message("rmq_sys_gantry_state", 0, ""), Code::NoPermission),
         (message("SCHEDULE_TOPIC_XXXX", 0, ""), Code::NoPermission),
-        (with("TRAN_MSG\u{1}true\u{2}"), Code::MessageIllegal),
+        (
+            with("TRAN_MSG\u{1}true\u{2}DELAY\u{1}1"),
+            Code::MessageIllegal,
+        ),
         (with("DELAY\u{1}x\u{2}"), Code::SystemError),
         (with("INNER_NUM\u{1}3\u{2}"), Code::MessageIllegal),
         (with("TIMER_DELIVER_MS\u{1}9\u{2}"), Code::MessageIllegal),

@@ -12,6 +12,7 @@ pub mod produce;
 pub mod retry;
 pub mod reply;
 pub mod queues;
+pub mod transaction;
 pub mod hold;
 pub mod limits;
 pub mod bad_bytes;
@@ -53,6 +54,7 @@ pub fn tests(seed: u64) -> Vec<Test<Lab>> {
         retry::rows(),
         reply::rows(),
         queues::rows(),
+        transaction::rows(),
         hold::rows(),
         limits::rows(),
         bad_bytes::rows(),

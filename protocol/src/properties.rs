@@ -33,6 +33,13 @@ pub const RECONSUME_TIME: &str = "RECONSUME_TIME";
 pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
 pub const TRAN_MSG: &str = "TRAN_MSG";
 pub const PGROUP: &str = "PGROUP";
+pub const TRANSACTION_ID: &str = "__transactionId__";
+/// How often the sender of a half message was asked for its end.
+pub const CHECK_TIMES: &str = "TRANSACTION_CHECK_TIMES";
+/// For so many seconds it is not asked.
+pub const CHECK_IMMUNITY_SECONDS: &str = "CHECK_IMMUNITY_TIME_IN_SECONDS";
+/// Of a half message that was stored again: the offset at which its sender knows it.
+pub const PREPARED_QUEUE_OFFSET: &str = "TRAN_PREPARED_QUEUE_OFFSET";
 pub const INSTANCE_ID: &str = "INSTANCE_ID";
 pub const SHARDING_KEY: &str = "__SHARDINGKEY";
 pub const POP_CK: &str = "POP_CK";

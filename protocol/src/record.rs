@@ -48,7 +48,8 @@ const BORN_HOST_V6: i32 = 1 << 4;
 const STORE_HOST_V6: i32 = 1 << 5;
 const TRANSACTION_MASK: i32 = 3 << 2;
 const PREPARED: i32 = 1 << 2;
-const ROLLBACK: i32 = 3 << 2;
+pub const COMMITTED: i32 = 2 << 2;
+pub const ROLLBACK: i32 = 3 << 2;
 const QUEUE_AT: usize = 12;
 const QUEUE_OFFSET_AT: usize = 20;
 const POSITION_AT: usize = 28;
@@ -355,6 +356,11 @@ pub fn blank(remaining: u32) -> [u8; BLANK_BYTES] {
 /// Whether a record takes a place in its queue: prepared and rolled-back ones do not.
 pub fn takes_queue_offset(sys_flag: i32) -> bool {
     !matches!(sys_flag & TRANSACTION_MASK, PREPARED | ROLLBACK)
+}
+
+/// The system flag of a record that is part of no transaction.
+pub fn without_transaction(sys_flag: i32) -> i32 {
+    sys_flag & !TRANSACTION_MASK
 }
 
 /// Whether a record is or was part of a transaction.

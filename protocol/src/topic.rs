@@ -13,6 +13,14 @@ pub const DLQ_PREFIX: &str = "%DLQ%";
 /// Delayed messages wait here.
 pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 
+/// Messages whose transaction has not ended wait in the first, the second says which of them have,
+/// and the third has those that were given up.
+pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+pub const GIVEN_UP_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
+/// Its offsets say how far the broker is done with the half and the op topic.
+pub const TRANSACTION_GROUP: &str = "CID_RMQ_SYS_TRANS";
+
 /// The topic from which unknown topics take their settings.
 pub const DEFAULT_TOPIC: &str = "TBW102";
 
@@ -24,10 +32,10 @@ pub const SYSTEM_TOPICS: &[&str] = &[
     DEFAULT_TOPIC,
     SCHEDULE_TOPIC,
     "BenchmarkTest",
-    "RMQ_SYS_TRANS_HALF_TOPIC",
+    HALF_TOPIC,
     "RMQ_SYS_TRACE_TOPIC",
-    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
+    OP_TOPIC,
+    GIVEN_UP_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
     "CHECKPOINT_TOPIC",
@@ -36,9 +44,9 @@ pub const SYSTEM_TOPICS: &[&str] = &[
 /// Topics that only the broker writes.
 const WRITE_FORBIDDEN: &[&str] = &[
     SCHEDULE_TOPIC,
-    "RMQ_SYS_TRANS_HALF_TOPIC",
-    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
+    HALF_TOPIC,
+    OP_TOPIC,
+    GIVEN_UP_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
     STATE_TOPIC,

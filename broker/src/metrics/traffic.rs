@@ -137,6 +137,8 @@ pub(super) struct Traffic {
     pub(super) sizes: Table<Sizes>,
     pub(super) outs: Table<Moved>,
     pub(super) dead: Table<Moved>,
+    pub(super) committed: Table<Moved>,
+    pub(super) rolled_back: Table<Moved>,
 }
 
 impl Traffic {
@@ -147,6 +149,8 @@ impl Traffic {
             sizes: Table::new((series_max / SIZE_SERIES).max(1)),
             outs: Table::new(series_max),
             dead: Table::new(series_max),
+            committed: Table::new(series_max),
+            rolled_back: Table::new(series_max),
         }
     }
 
@@ -178,6 +182,22 @@ impl Traffic {
         let name = "rocketmq_send_to_dlq_messages_total";
         let help = "Messages that a group has given up";
         counter(out, name, help, &self.dead.all(), true);
+        let name = "rocketmq_commit_messages_total";
+        counter(
+            out,
+            name,
+            "Transactions committed",
+            &self.committed.all(),
+            true,
+        );
+        let name = "rocketmq_rollback_messages_total";
+        counter(
+            out,
+            name,
+            "Transactions rolled back",
+            &self.rolled_back.all(),
+            true,
+        );
     }
 }
 

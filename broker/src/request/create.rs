@@ -34,7 +34,7 @@ pub(super) fn everywhere(
         return then(broker);
     }
     let broker_then = Arc::clone(broker);
-    broker.runtime.spawn(async move {
+    broker.machine.runtime.spawn(async move {
         let mut left = JoinSet::new();
         let made = make(&broker_then, topic, &default_topic, &mut left);
         if timeout(EVERYWHERE_MAX, made).await.is_err() {

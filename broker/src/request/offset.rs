@@ -69,7 +69,7 @@ fn is_in_memory(broker: &Broker, topic: &str, queue: i32) -> bool {
         (_, None) => true,
         (_, Some(first)) => {
             let behind = broker.store.status().confirm.saturating_sub(first.position);
-            behind <= broker.memory_bytes / 100 * IN_MEMORY_PERCENT
+            behind <= broker.machine.memory_bytes / 100 * IN_MEMORY_PERCENT
         }
     }
 }

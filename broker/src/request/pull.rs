@@ -120,7 +120,7 @@ pub fn look_again(broker: &Arc<Broker>, mut held: Held, may_wait: bool) {
             ..
         }) => {
             let broker = Arc::clone(broker);
-            let runtime = broker.runtime.clone();
+            let runtime = broker.machine.runtime.clone();
             runtime.spawn_blocking(move || {
                 let read = read(&broker, &held, Wait::ForDisk);
                 finish(&broker, held, read, may_wait, received);

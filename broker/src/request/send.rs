@@ -10,7 +10,9 @@ use protocol::body::{SubscriptionGroupConfig, TopicConfig, TopicFilterType};
 use protocol::code::VERSION_MAX_RECONSUME_TIMES;
 use protocol::header::{SendMessage, SendMessageAnswer};
 use protocol::record::{self, Message, PROPERTIES_BYTES_MAX};
-use protocol::topic::{self, TOPIC_BYTES_MAX, dlq_topic, retry_group, validate_topic};
+use protocol::topic::{
+    self, HALF_TOPIC, OP_TOPIC, TOPIC_BYTES_MAX, dlq_topic, retry_group, validate_topic,
+};
 use protocol::{Frame, Header as _, Refusal, RequestCode, ResponseCode, batch, properties};
 use rand::RngExt as _;
 use store::Appended;
@@ -21,6 +23,7 @@ use crate::metrics::MessageType;
 use crate::process::unix_ms;
 use crate::schedule::{delay_level, level_of};
 use crate::tables::{Change, inherited};
+use crate::transaction::check::one_queue;
 
 /// Properties of messages that a timer is to hold. Stored as ordinary messages they would reach
 /// consumers too early.
@@ -33,6 +36,8 @@ const TIMERS: [&str; 3] = [
 /// A send that has passed the checks which need no topic.
 pub(super) struct Send {
     pub(super) header: SendMessage,
+    /// It is delivered once its transaction is committed.
+    half: bool,
     /// Until the message is made.
     pub(super) body: Bytes,
     pub(super) sender: Sender,
@@ -66,9 +71,10 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         }
         _ => SendMessage::read(&request.fields)?,
     };
-    check(broker, &header, &request.body)?;
+    let half = check(broker, &header, &request.body)?;
     let send = Box::new(Send {
         header,
+        half,
         body: request.body.clone(),
         sender: Sender {
             received: Instant::now(),
@@ -83,10 +89,10 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
         return Ok(None);
     }
     let created = missing.iter().find_map(|change| match change {
-        Change::Topic(topic) if retry_group(&topic.topic_name).is_none() => Some(topic.clone()),
+        Change::Topic(topic) if topic.topic_name == send.header.topic => Some(topic.clone()),
         _ => None,
     });
-    let created = created.filter(|topic| topic.topic_name == send.header.topic);
+    let created = created.filter(|topic| retry_group(&topic.topic_name).is_none());
     broker.change(missing, move |broker, result| match (result, created) {
         (Err(refusal), _) => send.sender.refuse(broker, &refusal),
         (Ok(()), None) => send.go_on(broker),
@@ -100,6 +106,31 @@ pub(super) fn send(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> A
     Ok(None)
 }
 
+/// The message as it waits for the end of its transaction: it keeps in its properties where it is
+/// to go.
+fn half(message: Message) -> Message {
+    let mut all = message.properties.to_vec();
+    let unique = properties::get(&all, properties::UNIQ_KEY).map(str::to_owned);
+    for (name, value) in [
+        (properties::TRANSACTION_ID, &*unique.unwrap_or_default()),
+        (properties::REAL_TOPIC, &message.topic),
+        (properties::REAL_QID, &message.queue.to_string()),
+    ] {
+        all = properties::set(&all, name, value);
+    }
+    // What another broker may have written of it does not count.
+    for name in [properties::CHECK_TIMES, properties::PREPARED_QUEUE_OFFSET] {
+        all = properties::remove(&all, name);
+    }
+    Message {
+        topic: HALF_TOPIC.into(),
+        queue: 0,
+        sys_flag: record::without_transaction(message.sys_flag),
+        properties: all.into(),
+        ..message
+    }
+}
+
 fn illegal(remark: impl Into<String>) -> Refusal {
     Refusal::new(ResponseCode::MessageIllegal, remark)
 }
@@ -109,7 +140,8 @@ fn unknown(topic: &str) -> Refusal {
     Refusal::new(ResponseCode::TopicNotExist, remark)
 }
 
-fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<(), Refusal> {
+/// Whether it is a half message.
+fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<bool, Refusal> {
     validate_topic(&header.topic)?;
     if !topic::may_write(&header.topic) {
         let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
@@ -139,7 +171,16 @@ fn check(broker: &Broker, header: &SendMessage, body: &Bytes) -> Result<(), Refu
     if header.batch == Some(true) {
         check_batch(header)?;
     }
-    check_destiny(text.as_bytes(), header.reconsume_times)
+    let half = check_destiny(text.as_bytes(), header.reconsume_times)?;
+    if half && header.batch == Some(true) {
+        return Err(illegal("a batch can't be part of a transaction"));
+    }
+    if half && broker.config.properties.reject_transaction_message.on() {
+        let broker = &broker.config.broker;
+        let remark = format!("the broker[{broker}] sending transaction message is forbidden");
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
+    }
+    Ok(half)
 }
 
 fn check_batch(header: &SendMessage) -> Result<(), Refusal> {
@@ -164,8 +205,8 @@ fn check_batch(header: &SendMessage) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses a message that is to be kept back in a way that is not served.
-fn check_destiny(encoded: &[u8], reconsume_times: Option<i32>) -> Result<(), Refusal> {
+/// Whether it is a half message. Refuses one that is to be kept back in a way that is not served.
+fn check_destiny(encoded: &[u8], reconsume_times: Option<i32>) -> Result<bool, Refusal> {
     let names = [
         properties::TRAN_MSG,
         properties::DELAY,
@@ -178,16 +219,15 @@ fn check_destiny(encoded: &[u8], reconsume_times: Option<i32>) -> Result<(), Ref
     let delayed = level_of(delay)? > 0;
     let half = half.is_some_and(|value| value.eq_ignore_ascii_case("true"));
     // Clients before 4.6.1 leave the mark on a message that they send to be consumed anew.
-    if half && !(delayed && reconsume_times.unwrap_or(0) > 0) {
-        return Err(illegal(
-            "transactional messages are not served by this release",
-        ));
+    let half = half && !(delayed && reconsume_times.unwrap_or(0) > 0);
+    if half && delayed {
+        return Err(illegal("a message of a transaction can't be delayed"));
     }
     let timed = timers.map(|value| value.is_some_and(|value| value != "0"));
     if !delayed && timed_out.is_none() && timed.contains(&true) {
         return Err(illegal("timed messages are not served by this release"));
     }
-    Ok(())
+    Ok(half)
 }
 
 impl Send {
@@ -212,13 +252,28 @@ impl Send {
             )
         };
         if known {
-            return Ok(Vec::new());
+            return Ok(self.missing_of_half(broker));
         }
         let queues = header.default_topic_queues;
         let created = default.and_then(|default| inherited(&header.topic, &default, queues));
         let mut created = created.ok_or_else(|| unknown(&header.topic))?;
         created.topic_sys_flag = i32::from(header.unit_mode == Some(true));
-        Ok(vec![Change::Topic(created)])
+        let mut missing = self.missing_of_half(broker);
+        missing.push(Change::Topic(created));
+        Ok(missing)
+    }
+
+    /// The topics of transactions, which are made for the first one.
+    fn missing_of_half(&self, broker: &Broker) -> Vec<Change> {
+        if !self.half {
+            return Vec::new();
+        }
+        let tables = broker.tables();
+        let topics = [HALF_TOPIC, OP_TOPIC].into_iter();
+        let missing = topics.filter(|topic| tables.topic(topic).is_none());
+        missing
+            .map(|topic| Change::Topic(one_queue(topic)))
+            .collect()
     }
 
     /// The group that has failed too often to consume this message, which a consumer sends to be
@@ -349,6 +404,9 @@ impl Send {
             message.properties =
                 properties::set(&message.properties, properties::DELAY, "-1").into();
         }
+        if self.half {
+            return Ok(half(message));
+        }
         if !record::takes_queue_offset(message.sys_flag) {
             return Ok(message);
         }
@@ -367,7 +425,11 @@ impl Send {
             if delay_level(&part.properties)? > 0 {
                 return Err(illegal("a message of a batch can't be delayed"));
             }
-            check_destiny(&part.properties, None)?;
+            if check_destiny(&part.properties, None)? {
+                return Err(illegal(
+                    "a message of a batch can't be part of a transaction",
+                ));
+            }
             Ok(Message {
                 flag: part.flag,
                 body: part.body,

@@ -36,6 +36,32 @@ crate::header! {
         max_reconsume_times: Option<i32> = "maxReconsumeTimes",
     }
 
+    /// `END_TRANSACTION` (`EndTransactionRequestHeader.java`).
+    pub struct EndTransaction {
+        producer_group: String = "producerGroup",
+        /// The half message's offset in its queue, and its position in the log.
+        half_offset: i64 = "tranStateTableOffset",
+        position: i64 = "commitLogOffset",
+        /// The bits of a transaction in a system flag; 0: not known yet.
+        outcome: i32 = "commitOrRollback",
+        from_check: Option<bool> = "fromTransactionCheck",
+        unique_key: String = "msgId",
+        transaction_id: Option<String> = "transactionId",
+        topic: Option<String> = "topic",
+        broker: Option<String> = "bname",
+    }
+
+    /// `CHECK_TRANSACTION_STATE` (`CheckTransactionStateRequestHeader.java`).
+    pub struct CheckTransaction {
+        topic: Option<String> = "topic",
+        half_offset: i64 = "tranStateTableOffset",
+        position: i64 = "commitLogOffset",
+        unique_key: Option<String> = "msgId",
+        transaction_id: Option<String> = "transactionId",
+        message_id: Option<String> = "offsetMsgId",
+        broker: Option<String> = "bname",
+    }
+
     /// `PUSH_REPLY_MESSAGE_TO_CLIENT` (`ReplyMessageRequestHeader.java`).
     pub struct PushReply {
         producer_group: String = "producerGroup",

@@ -18,6 +18,7 @@ import org.apache.rocketmq.client.exception.MQClientException;
 public final class Driver {
     private final Map<String, Producing> producing = new LinkedHashMap<>();
     private final Map<String, Consuming> consuming = new LinkedHashMap<>();
+    private final Map<String, Transacting> transacting = new LinkedHashMap<>();
 
     public static void main(String[] args) throws Exception {
         PrintStream answers = System.out;
@@ -72,6 +73,15 @@ public final class Driver {
                 return "\t" + consuming.get(fields.text("id")).await(fields);
             case "consume-stop":
                 return "\t" + consuming.remove(fields.text("id")).stop();
+            case "transact-start":
+                transacting.put(fields.text("id"), new Transacting(fields));
+                return "";
+            case "transact-send":
+                return "\t" + transacting.get(fields.text("id")).send(fields);
+            case "transact-asked":
+                return "\t" + transacting.get(fields.text("id")).asked();
+            case "transact-stop":
+                return "\t" + transacting.remove(fields.text("id")).stop();
             case "request":
                 return "\t" + Requesting.ask(fields);
             case "read":
