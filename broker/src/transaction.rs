@@ -4,7 +4,7 @@
 //! Such a message is first stored as a half message, in the one queue of the half topic. An op
 //! record names the half messages that have ended, and lies in the log right behind what a commit
 //! delivers, or alone. Of a half message that has not ended for long its sender is asked, after it
-//! has been stored again at the queue's end: so what lies before the oldest one is never read again.
+//! has been stored again at the queue's end: what lies before the oldest one is not read again.
 //! Records and the two offsets of the group `CID_RMQ_SYS_TRANS` are Java's; all else is found in
 //! them again at a start. This part has no clock and no disk.
 
