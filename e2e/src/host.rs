@@ -44,7 +44,12 @@ pub enum Against {
 }
 
 /// The tests in which something is random: another seed changes no others.
-const SEEDED: [&str; 3] = ["passes_10000_messages", "sigkill_loses", "200_kills"];
+const SEEDED: [&str; 4] = [
+    "passes_10000_messages",
+    "sigkill_loses",
+    "200_kills",
+    "random_expressions",
+];
 
 /// All tests, or, for any seed but the first, those that it changes.
 pub fn tests(seed: u64) -> Vec<Test<Lab>> {

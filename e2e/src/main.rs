@@ -6,6 +6,7 @@
 //! - [`gantry`]: Gantry's processes
 //! - [`lab`]: what tests share
 //! - [`record`], [`raw`], [`http`]: what was sent and received; bytes; pages
+//! - [`dice`]: random numbers of a seed
 //! - [`bad_input`], [`recorder`], [`golden`], [`codes`]: facts about Java, and their renewal
 //! - [`host`]: the tests on one machine
 //! - [`compat`]: each call of each official client
@@ -26,6 +27,7 @@ mod gantry;
 mod lab;
 mod record;
 mod raw;
+mod dice;
 mod http;
 mod bad_input;
 mod recorder;

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use super::messages::read_all;
 use super::{Against, Row};
+use crate::dice::Dice;
 use crate::java::driver::Client;
 use crate::lab::{Addresses, BrokerPlan, Lab, Target};
 use crate::process::Process;
@@ -94,7 +95,7 @@ async fn kills(lab: &mut Lab) -> anyhow::Result<()> {
     let mut left = BTreeMap::from(WANTED.map(|(point, count)| (point, count * times)));
     let mut histogram: BTreeMap<(Point, u64), usize> = BTreeMap::new();
     let (mut starts, mut wasted) = (Vec::new(), 0);
-    while let Some(point) = dice.pick(&left) {
+    while let Some(point) = pick(&mut dice, &left) {
         let (mut broker, started) = start(lab, &plan).await?;
         starts.push(started);
         let killed = kill(&mut broker, &plan, point, &ledger, &mut dice)
@@ -540,39 +541,16 @@ fn compare_with_the_log(store: &Path, sent: &[Sent]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Random numbers of a seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len.div_ceil(8))
-            .flat_map(|_| self.next().to_be_bytes())
-            .collect()
-    }
-
-    /// One of the kinds of which some are left, each as likely as it has kills left.
-    fn pick(&mut self, left: &BTreeMap<Point, usize>) -> Option<Point> {
-        let sum: usize = left.values().sum();
-        let mut n = self.below(sum.max(1) as u64) as usize;
-        left.iter()
-            .find_map(|(point, count)| match n.checked_sub(*count) {
-                Some(rest) => {
-                    n = rest;
-                    None
-                }
-                None => Some(*point),
-            })
-    }
+/// One of the kinds of which some are left, each as likely as it has kills left.
+fn pick(dice: &mut Dice, left: &BTreeMap<Point, usize>) -> Option<Point> {
+    let sum: usize = left.values().sum();
+    let mut n = dice.below(sum.max(1) as u64) as usize;
+    left.iter()
+        .find_map(|(point, count)| match n.checked_sub(*count) {
+            Some(rest) => {
+                n = rest;
+                None
+            }
+            None => Some(*point),
+        })
 }

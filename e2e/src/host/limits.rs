@@ -100,7 +100,8 @@ async fn larger(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn send(
+/// A message in the first queue, in one of the two encodings.
+pub async fn send(
     site: &Addresses,
     binary: bool,
     topic: &str,

@@ -8,7 +8,7 @@ use super::messages::produce;
 use super::produce::{list, look};
 use super::{Against, Row};
 use crate::java::driver::{Client, Command};
-use crate::lab::{Lab, Target};
+use crate::lab::{Addresses, Lab, Target};
 use crate::raw::{self, Connection};
 use crate::runner::until;
 
@@ -135,32 +135,13 @@ async fn given_up_in_order(lab: &mut Lab, target: Target) -> anyhow::Result<()> 
 }
 
 async fn sent_too_often(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
-    const SEND_MESSAGE_V2: i32 = 310;
     let site = lab.shared(target).await?;
     for (group, times, topic) in [
         ("too-often", "3", "%DLQ%too-often"),
         ("not-too-often", "2", "%RETRY%not-too-often"),
     ] {
-        let retry = format!("%RETRY%{group}");
-        let fields = [
-            ("a", group),
-            ("b", retry.as_str()),
-            ("c", "TBW102"),
-            ("d", "1"),
-            ("e", "0"),
-            ("f", "0"),
-            ("g", "1700000000000"),
-            ("h", "0"),
-            ("i", "KEYS\u{1}k\u{2}RETRY_TOPIC\u{1}T\u{2}DELAY\u{1}1\u{2}"),
-            ("j", times),
-            ("k", "false"),
-            ("l", "2"),
-            ("m", "false"),
-        ];
-        let request = raw::json_request(SEND_MESSAGE_V2, 1, &fields, b"again");
-        let mut connection = Connection::open(site.broker).await?;
-        let answer = connection.call(&request).await?;
-        ensure!(answer.code == 0, "{} {}", answer.code, answer.remark);
+        let properties = "KEYS\u{1}k\u{2}RETRY_TOPIC\u{1}T\u{2}DELAY\u{1}1\u{2}";
+        send_again(&site, group, times, properties).await?;
         let driver = lab.driver(Client::V5).await?;
         let limit = Duration::from_secs(20);
         until("it is where it belongs", limit, async || {
@@ -171,5 +152,35 @@ async fn sent_too_often(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         })
         .await?;
     }
+    Ok(())
+}
+
+/// A message that a group has failed to consume so often, of two times at most.
+pub async fn send_again(
+    site: &Addresses,
+    group: &str,
+    times: &str,
+    properties: &str,
+) -> anyhow::Result<()> {
+    const SEND_MESSAGE_V2: i32 = 310;
+    let retry = format!("%RETRY%{group}");
+    let fields = [
+        ("a", group),
+        ("b", retry.as_str()),
+        ("c", "TBW102"),
+        ("d", "1"),
+        ("e", "0"),
+        ("f", "0"),
+        ("g", "1700000000000"),
+        ("h", "0"),
+        ("i", properties),
+        ("j", times),
+        ("k", "false"),
+        ("l", "2"),
+        ("m", "false"),
+    ];
+    let request = raw::json_request(SEND_MESSAGE_V2, 1, &fields, b"again");
+    let answer = Connection::open(site.broker).await?.call(&request).await?;
+    ensure!(answer.code == 0, "{} {}", answer.code, answer.remark);
     Ok(())
 }

@@ -38,7 +38,6 @@ fn decimal(digits: &str) -> Result<f64, Unfit> {
 fn hexadecimal(digits: &str) -> Result<f64, Unfit> {
     let (digits, power) = digits.split_once(['p', 'P']).ok_or(Unfit)?;
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
-    let power: i32 = power.parse().map_err(|_| Unfit)?;
     if whole.len() + part.len() == 0 {
         return Err(Unfit);
     }
@@ -46,8 +45,28 @@ fn hexadecimal(digits: &str) -> Result<f64, Unfit> {
     for digit in whole.chars().chain(part.chars()) {
         number = number * 16.0 + f64::from(digit.to_digit(16).ok_or(Unfit)?);
     }
-    let power = power.saturating_sub((part.len() as i32).saturating_mul(4));
-    Ok(number * 2_f64.powi(power))
+    let power = exponent(power)?.saturating_sub((part.len() as i32).saturating_mul(4));
+    if number == 0.0 {
+        return Ok(number);
+    }
+    // In halves: the whole power may be beyond what a number can be.
+    let half = power / 2;
+    Ok(number * 2_f64.powi(half) * 2_f64.powi(power - half))
+}
+
+/// One that is too large for Java too is still large.
+fn exponent(text: &str) -> Result<i32, Unfit> {
+    const MOST: i32 = 1 << 20;
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(Unfit);
+    }
+    let number = digits.parse().unwrap_or(MOST).min(MOST);
+    Ok(if text.starts_with('-') {
+        -number
+    } else {
+        number
+    })
 }
 
 /// Zeros have a sign here, and what is no number is the greatest.

@@ -434,7 +434,12 @@ impl<'a> Parser<'a> {
         loop {
             let open = rest.get(end..).unwrap_or_default();
             let Some(quote) = open.find('\'') else {
-                return Err(self.bad("a text without an end".to_owned()));
+                if end == 1 {
+                    return Err(self.bad("a text without an end".to_owned()));
+                }
+                // What looked like a doubled quote is an end and a beginning.
+                end -= 1;
+                break;
             };
             end += quote + 1;
             if !rest.get(end..).unwrap_or_default().starts_with('\'') {

@@ -1,11 +1,15 @@
-//! Expressions against the table that Java's evaluator is asked, too, and against a reading of the
-//! rules that shares no code with ours.
+//! Expressions against the table that Java's evaluator is asked, too, and random ones against a
+//! reading of the rules that shares no code with ours.
 
+mod naive;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use super::parse::BYTES_MAX;
 use super::*;
@@ -32,6 +36,8 @@ fn the_table() {
         let properties = properties.split(';').filter_map(|one| one.split_once('='));
         let properties: BTreeMap<&str, &str> = properties.collect();
         assert_eq!(outcome(expression, &properties), expected, "{row}");
+        let naive = naive::outcome(expression, &properties);
+        assert_eq!(naive, expected, "read naively: {row}");
     }
 }
 
@@ -117,166 +123,169 @@ fn betweens_within_each_other_cost_no_more_than_their_number() {
     assert_eq!((truth, asked.get()), (Ok(None), 1));
 }
 
-/// An expression in words of its own.
-enum Naive {
-    Compare(&'static str, &'static str, i64),
-    Is(&'static str, bool),
-    Text(&'static str, &'static str, &'static str),
-    Both(&'static str, Box<Naive>, Box<Naive>),
-    Not(Box<Naive>),
+/// A text for a name of the grammar.
+fn expand(name: &str, depth: u32, pick: &mut dyn FnMut(usize) -> usize) -> String {
+    let rows = include_str!("grammar.tsv").lines();
+    let rows = rows.filter_map(|row| row.split_once('\t'));
+    let texts: Vec<&str> = rows.filter(|row| row.0 == name).map(|row| row.1).collect();
+    let is_last = depth == 0 && texts.iter().any(|text| text.contains('{'));
+    let picked = if is_last { 0 } else { pick(texts.len()) };
+    let parts = texts[picked].split(['{', '}']).enumerate();
+    let parts = parts.map(|(at, part)| match at % 2 {
+        0 => part.to_owned(),
+        _ => expand(part, depth.saturating_sub(1), pick),
+    });
+    parts.collect()
 }
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
-const VALUES: [&str; 5] = ["1", "2", "12", "x", "21"];
+const DEPTH: u32 = 8;
 
-impl Naive {
-    fn random(random: &mut StdRng, depth: u32) -> Self {
-        let name = *NAMES.choose(random).expect("some");
-        match random.random_range(0..if depth == 0 { 3 } else { 5 }) {
-            0 => {
-                let signs = ["=", "<>", "<", "<=", ">", ">="];
-                let sign = *signs.choose(random).expect("some");
-                Self::Compare(name, sign, random.random_range(0..30))
-            }
-            1 => Self::Is(name, random.random()),
-            2 => {
-                let words = ["CONTAINS", "STARTSWITH", "ENDSWITH", "NOT CONTAINS"];
-                let word = *words.choose(random).expect("some");
-                Self::Text(name, word, VALUES.choose(random).expect("some"))
-            }
-            3 => Self::Not(Box::new(Self::random(random, depth - 1))),
-            _ => {
-                let word = if random.random() { "AND" } else { "OR" };
-                let mut side = || Box::new(Self::random(random, depth - 1));
-                Self::Both(word, side(), side())
-            }
-        }
-    }
+/// Random expressions: what is picked shrinks to the first of all.
+fn expressions() -> impl Strategy<Value = String> {
+    vec(any::<u16>(), 0..80).prop_map(|picks| {
+        let mut picks = picks.into_iter();
+        let mut pick = |of| usize::from(picks.next().unwrap_or(0)) % of;
+        expand("expression", DEPTH, &mut pick)
+    })
+}
 
-    fn text(&self) -> String {
-        match self {
-            Self::Compare(name, sign, number) => format!("{name} {sign} {number}"),
-            Self::Is(name, true) => format!("{name} IS NULL"),
-            Self::Is(name, false) => format!("{name} IS NOT NULL"),
-            Self::Text(name, word, text) => format!("{name} {word} '{text}'"),
-            Self::Both(word, left, right) => format!("({} {word} {})", left.text(), right.text()),
-            Self::Not(of) => format!("NOT ({})", of.text()),
-        }
-    }
+type Texts = BTreeMap<String, String>;
 
-    /// `t`, `f`, `n` for neither, `e` for unfit.
-    fn truth(&self, of: &BTreeMap<&str, &str>) -> char {
-        let truth = |truth: bool| if truth { 't' } else { 'f' };
-        match self {
-            Self::Compare(name, sign, number) => match of.get(name).map(|text| text.parse()) {
-                None => 'n',
-                Some(Err(_)) => 'e',
-                Some(Ok::<i64, _>(value)) => truth(match *sign {
-                    "=" => value == *number,
-                    "<>" => value != *number,
-                    "<" => value < *number,
-                    "<=" => value <= *number,
-                    ">" => value > *number,
-                    _ => value >= *number,
-                }),
-            },
-            Self::Is(name, null) => truth(of.contains_key(name) != *null),
-            Self::Text(name, word, text) => truth(of.get(name).is_some_and(|value| match *word {
-                "CONTAINS" => value.contains(text),
-                "STARTSWITH" => value.starts_with(text),
-                "ENDSWITH" => value.ends_with(text),
-                _ => !value.contains(text),
-            })),
-            Self::Not(inner) => match inner.truth(of) {
-                't' => 'f',
-                'f' => 't',
-                other => other,
-            },
-            Self::Both(word, left, right) => {
-                let ends = if *word == "AND" { 'f' } else { 't' };
-                match (left.truth(of), right.truth(of)) {
-                    ('e', _) => 'e',
-                    (left, _) if left == ends => ends,
-                    (_, right) if right == ends || right == 'e' => right,
-                    (left, right) if left == 'n' || right == 'n' => 'n',
-                    (left, _) => left,
-                }
-            }
-        }
+/// Values of the grammar, and of all others.
+fn properties() -> impl Strategy<Value = Texts> {
+    let known = any::<u16>().prop_map(|pick| expand("value", 0, &mut |of| usize::from(pick) % of));
+    let value = prop_oneof![4 => known, 1 => "(?s).{0,6}"];
+    btree_map("[abcA]", value, 0..=4)
+}
+
+/// Tells the seed of what fails.
+fn check<S: Strategy>(
+    cases: u32,
+    strategy: S,
+    holds: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let seed = std::env::var("GANTRY_SEED").ok();
+    let seed = seed.map_or_else(
+        || rand::rng().next_u64(),
+        |seed| seed.parse().expect("a number"),
+    );
+    let config = Config {
+        cases: cases * Config::default().cases / 256,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    if let Err(failed) = TestRunner::new(config).run(&strategy, holds) {
+        panic!("GANTRY_SEED={seed}: {failed}");
     }
+}
+
+/// Ours, if it is the naive one's too.
+fn agreed(text: &str, properties: &Texts) -> Result<&'static str, TestCaseError> {
+    let properties = properties
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()));
+    let properties = properties.collect();
+    let ours = outcome(text, &properties);
+    let naive = naive::outcome(text, &properties);
+    prop_assert_eq!(ours, naive, "ours is left: {} with {:?}", text, properties);
+    Ok(ours)
 }
 
 #[test]
 fn a_naive_reading_agrees() {
-    let seed = rand::rng().next_u64();
-    println!("seed {seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    for _ in 0..20_000 {
-        let naive = Naive::random(&mut random, 4);
-        let mut properties = BTreeMap::new();
-        for name in NAMES {
-            if random.random() {
-                properties.insert(name, *VALUES.choose(&mut random).expect("some"));
-            }
-        }
-        let expected = match naive.truth(&properties) {
-            't' => "true",
-            'f' => "false",
-            'n' => "null",
-            _ => "error",
-        };
-        let text = naive.text();
-        assert_eq!(
-            outcome(&text, &properties),
-            expected,
-            "{text} {properties:?}"
-        );
+    let seen = RefCell::new(BTreeMap::new());
+    let random = (expressions(), properties());
+    check(8_192, random, |(text, properties)| {
+        let outcome = agreed(&text, &properties)?;
+        *seen.borrow_mut().entry(outcome).or_insert(0) += 1;
+        Ok(())
+    });
+    let seen = seen.into_inner();
+    let all: u32 = seen.values().sum();
+    for outcome in ["true", "false", "null", "error", "bad"] {
+        let times = seen.get(outcome).copied().unwrap_or(0);
+        assert!(times > all / 50, "only {times} of {all} {outcome}");
     }
+}
+
+const PARTS: [&str; 38] = [
+    "a",
+    " ",
+    "=",
+    "<>",
+    "<",
+    "<=",
+    "(",
+    ")",
+    "'",
+    "''",
+    "'x'",
+    "1",
+    "1.5",
+    "NOT ",
+    " AND ",
+    " OR ",
+    " IS ",
+    "NULL",
+    " IN ",
+    " BETWEEN ",
+    "CONTAINS ",
+    " STARTSWITH ",
+    " ENDSWITH ",
+    "TRUE",
+    "--",
+    "\n",
+    "1e",
+    "7L",
+    ".",
+    ",",
+    "-",
+    "+",
+    "/*",
+    "*/",
+    "0",
+    "$",
+    "\u{c}",
+    "é",
+];
+
+/// Bytes, texts, words in no order, and expressions with one part put in or left out.
+fn texts() -> impl Strategy<Value = String> {
+    let bytes = vec(any::<u8>(), 0..60);
+    let bytes = bytes.prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let part = select(&PARTS[..]);
+    let parts = vec(part.clone(), 0..20).prop_map(|parts| parts.concat());
+    let spoiled = (expressions(), any::<Index>(), 0..4_usize, part);
+    let spoiled = spoiled.prop_map(|(text, at, without, part)| {
+        let at = at.index(text.chars().count() + 1);
+        let after = text.chars().skip(at + without);
+        text.chars()
+            .take(at)
+            .chain(part.chars())
+            .chain(after)
+            .collect()
+    });
+    prop_oneof![1 => bytes, 1 => "(?s).{0,40}", 4 => parts, 4 => spoiled]
 }
 
 #[test]
 fn any_text_is_read_or_refused() {
-    const PARTS: [&str; 32] = [
-        "a",
-        " ",
-        "=",
-        "<>",
-        "<",
-        "(",
-        ")",
-        "'",
-        "'x'",
-        "1",
-        "1.5",
-        "NOT ",
-        " AND ",
-        " OR ",
-        " IS ",
-        "NULL",
-        " IN ",
-        " BETWEEN ",
-        "CONTAINS ",
-        " STARTSWITH ",
-        " ENDSWITH ",
-        "TRUE",
-        "--",
-        "\n",
-        "1e",
-        "7L",
-        ".",
-        ",",
-        "-",
-        "/*",
-        "*/",
-        "é",
-    ];
-    let seed = rand::rng().next_u64();
-    println!("seed {seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    for _ in 0..100_000 {
-        let count = random.random_range(0..20);
-        let parts = (0..count).map(|_| *PARTS.choose(&mut random).expect("some"));
-        let text: String = parts.collect();
-        let _ = outcome(&text, &BTreeMap::from([("a", "1")]));
-    }
+    check(8_192, (texts(), properties()), |(text, properties)| {
+        agreed(&text, &properties).map(drop)
+    });
+}
+
+/// Beyond what anybody writes: whatever comes is an answer, and at once.
+#[test]
+fn long_texts_are_read_or_refused() {
+    let long = (vec(texts(), 1..4), 1..4_000_usize);
+    check(512, (long, properties()), |((parts, times), properties)| {
+        let text = parts.concat().repeat(times);
+        let properties = properties
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        outcome(&text, &properties.collect());
+        Ok(())
+    });
 }

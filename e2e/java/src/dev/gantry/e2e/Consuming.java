@@ -33,12 +33,7 @@ final class Consuming {
         consumer.setPersistConsumerOffsetInterval(fields.number("persistMs", 5_000));
         // Shutting down waits for the listener, so that what was recorded is also committed.
         consumer.setAwaitTerminationMillisWhenShutdown(10_000);
-        String sql = fields.text("sql", "");
-        if (sql.isEmpty()) {
-            consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
-        } else {
-            consumer.subscribe(fields.text("topic"), MessageSelector.bySql(sql));
-        }
+        subscribe(consumer, fields);
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             for (MessageExt message : messages) {
                 arrived(message);
@@ -46,6 +41,16 @@ final class Consuming {
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
+    }
+
+    /** By properties or by tags. */
+    static void subscribe(DefaultMQPushConsumer consumer, Driver.Fields fields) throws Exception {
+        String sql = fields.text("sql", "");
+        if (sql.isEmpty()) {
+            consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
+        } else {
+            consumer.subscribe(fields.text("topic"), MessageSelector.bySql(sql));
+        }
     }
 
     private synchronized void arrived(MessageExt message) {

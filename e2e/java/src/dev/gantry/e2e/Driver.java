@@ -86,6 +86,8 @@ public final class Driver {
                 return "\t" + Requesting.ask(fields);
             case "read":
                 return "\t" + Reading.readAll(fields);
+            case "select":
+                return "\t" + Selecting.run(fields);
             case "pull":
                 return "\t" + Reading.pullOnce(fields);
             case "committed":

@@ -24,7 +24,7 @@ final class Retrying {
         consumer.setVipChannelEnabled(false);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setMaxReconsumeTimes(fields.number("max", -1));
-        consumer.subscribe(fields.text("topic"), fields.text("tags", "*"));
+        Consuming.subscribe(consumer, fields);
         int failures = fields.number("failures", 0);
         if (fields.number("orderly", 0) > 0) {
             consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
