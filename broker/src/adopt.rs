@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use protocol::body::{
-    ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
+    ConsumerOffsetTable, DelayOffsetTable, RequestModeTable, SubscriptionGroupTable,
+    TopicConfigTable,
 };
 use protocol::json::from_fastjson;
 use protocol::record::Record;
@@ -69,6 +70,7 @@ pub struct Java {
     groups: SubscriptionGroupTable,
     offsets: ConsumerOffsetTable,
     delays: Option<DelayOffsetTable>,
+    modes: RequestModeTable,
     reasons: Vec<Reason>,
     /// Timers up to here have been delivered, Unix time in ms.
     timers_done_ms: i64,
@@ -91,6 +93,7 @@ impl Java {
         let groups = file(&config, "subscriptionGroup.json", &mut reasons);
         let offsets = file(&config, "consumerOffset.json", &mut reasons);
         let delays = file(&config, "delayOffset.json", &mut reasons);
+        let modes = file(&config, "messageRequestMode.json", &mut reasons);
         let count = |name: &'static str, key: &str, reasons: &mut Vec<Reason>| {
             let table: Option<BTreeMap<String, serde_json::Value>> = file(&config, name, reasons);
             let entries = table.as_ref()?.get(key)?.as_object()?.len();
@@ -127,6 +130,7 @@ impl Java {
             groups: groups.unwrap_or_default(),
             offsets: offsets.unwrap_or_default(),
             delays,
+            modes: modes.unwrap_or_default(),
             reasons,
             timers_done_ms: checked
                 .first_chunk()
@@ -202,6 +206,9 @@ impl Java {
         counts.offsets = offsets.len();
         changes.push(Change::Offsets(offsets));
         changes.push(Change::DelayOffsets(delays));
+        let modes = self.modes.message_request_mode_map.into_values();
+        let modes = modes.flat_map(BTreeMap::into_values);
+        changes.extend(modes.map(Change::RequestMode));
         Ok((state_record(&changes), counts))
     }
 
@@ -363,6 +370,7 @@ fn find_rocksdb(dir: &Path, depth: usize, reasons: &mut Vec<Reason>) {
 
 #[cfg(test)]
 mod tests {
+    use protocol::body::RequestMode;
     use protocol::record::Message;
     use store::state;
 
@@ -415,6 +423,27 @@ mod tests {
         let mut encoded = message.encode(host).expect("a message");
         let bytes = encoded.place(offset, 0, 0);
         java.see(&Record::decode(bytes).expect("a record"));
+    }
+
+    #[test]
+    fn who_pops_under_java_pops_here() {
+        let text = concat!(
+            r#"{"messageRequestModeMap":{"T":{"g":{"consumerGroup":"g","mode":"POP","#,
+            r#""popShareQueueNum":8,"topic":"T"}}}}"#
+        );
+        let (_dir, java) = java(&[("messageRequestMode.json", text)]);
+        let (state, _) = java.expect("read").state("c", "b", &[]).expect("a state");
+        let mut tables = Tables::new("c", "b", 1, None);
+        for change in changes(&state) {
+            tables.apply(change, 0);
+        }
+        let mode = tables.request_mode("T", "g");
+        assert_eq!((mode.mode, mode.pop_share_queue_num), (RequestMode::Pop, 8));
+        let files = tables.java_files();
+        let written = files
+            .iter()
+            .find(|(name, _)| name == "messageRequestMode.json");
+        assert_eq!(written.map(|(_, text)| text.as_str()), Some(text));
     }
 
     #[test]

@@ -176,17 +176,21 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     const FAR: std::time::Duration = std::time::Duration::from_hours(1);
     loop {
         let next = broker
+            .waiting
             .holds
             .next_deadline()
             .unwrap_or_else(|| Instant::now() + FAR);
         let stopping = tokio::select! {
-            () = broker.holds.marked.notified() => false,
+            () = broker.waiting.holds.marked.notified() => false,
             () = tokio::time::sleep_until(next) => false,
             () = stop.cancelled() => true,
         };
         // A deadline is past only when its instant is before `now`.
         let now = Instant::now() + std::time::Duration::from_millis(1);
-        let taken = broker.holds.take(if stopping { now + FAR } else { now });
+        let taken = broker
+            .waiting
+            .holds
+            .take(if stopping { now + FAR } else { now });
         for held in taken {
             if held.peer.closed.is_cancelled() {
                 continue;

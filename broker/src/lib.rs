@@ -5,7 +5,7 @@
 //! - [`request`]: one match over the request codes, a file a family
 //! - [`tables`]: topics, groups and offsets, derived from state records of the log
 //! - [`base`]: the tables as of a position, so that old log files can go
-//! - [`tick`]: how often offsets are written
+//! - [`tick`]: how offsets, and what pops hand out, are written
 //! - [`retain`]: which log files go
 //! - [`upkeep`]: the loop that lets them go
 //! - [`export`]: the tables as Java's JSON files
@@ -16,6 +16,7 @@
 //! - [`coordination`]: what consumers of a group must agree on
 //! - [`filter`]: which messages a consumer wants
 //! - [`hold`]: pulls that wait for a message
+//! - [`pop`]: messages that are handed out for a while, and taken back
 //! - [`register`]: the name servers know the broker
 //! - [`endpoint`]: the cluster's Service points at it
 //! - [`stats`], [`metrics`]: what it counts
@@ -38,6 +39,7 @@ pub mod coordination;
 pub mod filter;
 pub mod transaction;
 pub mod hold;
+pub mod pop;
 pub mod register;
 pub mod endpoint;
 pub mod stats;
@@ -65,23 +67,22 @@ pub struct Broker {
     pub clients: Mutex<clients::Clients>,
     pub coordination: Mutex<coordination::Coordination>,
     pub transactions: Mutex<transaction::Halves>,
-    pub holds: Arc<hold::Holds>,
+    pub waiting: Waiting,
     pub metrics: metrics::Metrics,
     /// Told when the topics have changed, so that the name servers learn it at once.
     pub registration: Arc<register::Registration>,
-    /// Told when consumer offsets wait for the next state record.
+    /// Told when offsets or flights wait for the next state record.
     pub offsets_dirty: Notify,
     pub delays: carry::Delays,
-    pub machine: Machine,
-}
-
-/// What the process runs on.
-#[derive(Debug)]
-pub struct Machine {
     /// For what starts on a thread of the store.
     pub runtime: tokio::runtime::Handle,
-    /// Main memory: what lies within 40 % of it from the log's end counts as in memory.
-    pub memory_bytes: u64,
+}
+
+/// Requests that wait for messages.
+#[derive(Debug)]
+pub struct Waiting {
+    pub holds: Arc<hold::Holds>,
+    pub pops: Arc<pop::Pops>,
 }
 
 impl Broker {

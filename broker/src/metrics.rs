@@ -106,6 +106,8 @@ struct Gauges {
     disk_used: IntGauge,
     disk_size: IntGauge,
     held_pulls: IntGauge,
+    held_pops: IntGauge,
+    popped: IntGauge,
     append_queue: IntGauge,
 }
 
@@ -171,6 +173,11 @@ impl Gauges {
             disk_used: gauge("gantry_disk_used_bytes", "Used bytes of the data volume"),
             disk_size: gauge("gantry_disk_size_bytes", "Size of the data volume"),
             held_pulls: gauge("gantry_held_pulls", "Pulls that wait for a message"),
+            held_pops: gauge("gantry_held_pops", "Pops that wait for a message"),
+            popped: gauge(
+                "gantry_popped_messages",
+                "Messages that are popped and not acknowledged",
+            ),
             append_queue: gauge(
                 "gantry_append_queue_messages",
                 "Sends that wait for the log",
@@ -427,7 +434,13 @@ impl Metrics {
                 .reserve_time
                 .set((unix_ms() - record.store_ms).max(0));
         }
-        gauges.held_pulls.set(broker.holds.count() as i64);
+        gauges.held_pulls.set(broker.waiting.holds.count() as i64);
+        gauges
+            .held_pops
+            .set(broker.waiting.pops.waiting.count_all() as i64);
+        gauges
+            .popped
+            .set(broker.tables().flights.count_all() as i64);
         gauges.append_queue.set(status.append_queue_messages as i64);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use net::http;
 use net::server::Counts;
@@ -22,11 +22,12 @@ use crate::carry::Delays;
 use crate::clients::Clients;
 use crate::hold::{self, Holds};
 use crate::metrics::Metrics;
+use crate::pop::{self, Pops};
 use crate::register::{self, Registration};
 use crate::request::state_record;
 use crate::tables::{Change, Tables};
 use crate::{
-    Broker, Config, Machine, base, config, endpoint, export, schedule, tick, transaction, upkeep,
+    Broker, Config, Waiting, base, config, endpoint, export, schedule, tick, transaction, upkeep,
 };
 
 pub const STOP_MAX: Duration = Duration::from_secs(10);
@@ -93,9 +94,11 @@ pub async fn run(
     loops.spawn(upkeep::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(schedule::run(Arc::clone(&broker), stop.clone()));
     loops.spawn(transaction::check::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(pop::waiting::run(Arc::clone(&broker), stop.clone()));
+    loops.spawn(pop::revive::run(Arc::clone(&broker), stop.clone()));
     // Last of all, so that nothing is left that the others have still done.
     let others_ended = CancellationToken::new();
-    let offsets = tokio::spawn(write_offsets(Arc::clone(&broker), others_ended.clone()));
+    let offsets = tokio::spawn(tick::run(Arc::clone(&broker), others_ended.clone()));
     for index in 0..config.name_servers.len() {
         loops.spawn(register::run(Arc::clone(&broker), index, stop.clone()));
     }
@@ -167,7 +170,8 @@ fn place(config: &Config) -> Result<Option<(config::Kubernetes, IpAddr)>, RunErr
 
 pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunError> {
     let holds = Arc::new(Holds::new(config.limits.held_pulls_max));
-    let arrived = Arc::clone(&holds);
+    let pops = Arc::new(Pops::new(config.limits.held_pulls_max));
+    let (arrived, popped) = (Arc::clone(&holds), Arc::clone(&pops));
     let delayed = Arc::new(Notify::new());
     let bell = Arc::clone(&delayed);
     let options = store::Options {
@@ -186,6 +190,7 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         Box::new(move |arrivals, answers| {
             net::together(|| drop(answers));
             arrived.arrived(arrivals);
+            popped.waiting.arrived(arrivals);
             if arrivals.iter().any(|new| &*new.topic == SCHEDULE_TOPIC) {
                 bell.notify_one();
             }
@@ -198,7 +203,6 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
     let queues = config.properties.default_topic_queue_nums;
     let auto_create = config.auto_create_topics.then_some(queues);
     let tables = replay(&store, &config.cluster, &config.broker, auto_create)?;
-    let memory = rustix::system::sysinfo();
     let halves = transaction::load::load(&store, &tables)
         .map_err(|error| RunError::State(error.to_string()))?;
     Ok(Broker {
@@ -207,7 +211,7 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         clients: Mutex::new(Clients::default()),
         coordination: Mutex::default(),
         transactions: Mutex::new(halves),
-        holds,
+        waiting: Waiting { holds, pops },
         metrics: Metrics::new(
             &config.cluster,
             &config.broker,
@@ -217,12 +221,15 @@ pub(crate) fn open(config: Config, counts: Arc<Counts>) -> Result<Broker, RunErr
         registration: Arc::new(Registration::new(config.name_servers.len())),
         offsets_dirty: Notify::new(),
         delays: Delays::new(delayed),
-        machine: Machine {
-            runtime: tokio::runtime::Handle::current(),
-            memory_bytes: memory.totalram as u64 * u64::from(memory.mem_unit.max(1)),
-        },
+        runtime: tokio::runtime::Handle::current(),
         config,
     })
+}
+
+/// Main memory: what lies within 40 % of it from the log's end counts as in memory.
+pub(crate) fn memory_bytes() -> u64 {
+    let memory = rustix::system::sysinfo();
+    memory.totalram as u64 * u64::from(memory.mem_unit.max(1))
 }
 
 /// Rebuilds the tables from the base, the state records above it, and the JSON files that another
@@ -267,47 +274,6 @@ pub fn settle(store: &Store, tables: &Tables) -> Result<(), RunError> {
     store
         .write_base(store.status().confirm, state_record(&tables.snapshot()))
         .map_err(|error| RunError::State(error.to_string()))
-}
-
-/// Writes the offsets that changed, of consumers and of delay levels, once a tick, and what is
-/// left at the stop at once.
-async fn write_offsets(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut pause = tick::next(0, 0, Duration::ZERO);
-    let (mut written_at, mut log_bytes) = (Instant::now(), 0);
-    loop {
-        tokio::select! {
-            () = broker.offsets_dirty.notified() => {}
-            () = stop.cancelled() => {}
-        }
-        let tick = tokio::time::sleep(pause);
-        let stopping = tokio::select! {
-            () = tick => false,
-            () = stop.cancelled() => true,
-        };
-        let (offsets, delivered) = {
-            let mut tables = broker.tables_mut();
-            (tables.take_dirty_offsets(), tables.delivered.take_dirty())
-        };
-        let mut changes: Vec<Change> = delivered.map(Change::DelayOffsets).into_iter().collect();
-        if !offsets.is_empty() {
-            changes.push(Change::Offsets(offsets));
-        }
-        if !changes.is_empty() {
-            // They count already: to apply them again at the commit could undo newer ones.
-            let record = state_record(&changes);
-            let bytes = broker.store.status().appended_bytes;
-            pause = tick::next(record.len() as u64, bytes - log_bytes, written_at.elapsed());
-            (written_at, log_bytes) = (Instant::now(), bytes);
-            broker.write(record, |written| {
-                if let Err(refusal) = written {
-                    tracing::warn!(%refusal, "offsets not written");
-                }
-            });
-        }
-        if stopping {
-            return;
-        }
-    }
 }
 
 /// Samples the statistics once a second.

@@ -6,12 +6,16 @@
 #![allow(clippy::unnecessary_wraps)] // every handler has one type
 
 pub mod pull;
+pub mod pop;
+mod ack;
 mod admin;
+mod assignment;
 mod client;
 mod create;
 mod group;
 mod lock;
 mod member;
+mod notification;
 mod offset;
 mod progress;
 mod query;
@@ -73,6 +77,15 @@ fn dispatch(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
         Code::EndTransaction => transaction::end(broker, request, peer),
         Code::ConsumerSendMsgBack => sendback::send_back(broker, request, peer),
         Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request, peer),
+        Code::PopMessage => pop::pop(broker, request, peer),
+        Code::PeekMessage => reading(broker, request, peer, pop::peek),
+        Code::AckMessage => ack::one(broker, request),
+        Code::BatchAckMessage => ack::several(broker, request),
+        Code::ChangeMessageInvisibletime => ack::change_time(broker, request),
+        Code::Notification => notification::wait(broker, request, peer),
+        Code::PollingInfo => notification::info(broker, request),
+        Code::QueryAssignment => assignment::query(broker, request, peer),
+        Code::SetMessageRequestMode => assignment::set_mode(broker, request, peer),
         Code::HeartBeat => client::heartbeat(broker, request, peer),
         Code::UnregisterClient => client::unregister(broker, request),
         Code::GetConsumerListByGroup => client::consumer_list(broker, request),
@@ -149,7 +162,7 @@ fn reading(
 ) -> Answer {
     let received = Instant::now();
     let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
-    let runtime = broker.machine.runtime.clone();
+    let runtime = broker.runtime.clone();
     runtime.spawn_blocking(move || {
         let answer = read(&broker, &request).unwrap_or_else(|refusal| refusal.answer(&request));
         broker.reply(&request, &answer, &peer, received);
@@ -167,7 +180,7 @@ fn changing(
 ) -> Answer {
     let received = Instant::now();
     let (broker, request, peer) = (Arc::clone(broker), request.clone(), Arc::clone(peer));
-    let runtime = broker.machine.runtime.clone();
+    let runtime = broker.runtime.clone();
     runtime.spawn_blocking(move || match work(&broker) {
         Ok((changes, body)) => broker.change(changes, move |broker, result| {
             let answer = match result {

@@ -141,6 +141,11 @@ impl Delivered {
         std::mem::take(&mut self.dirty).then(|| self.all())
     }
 
+    /// The record with these could not be written.
+    pub fn not_written(&mut self) {
+        self.dirty = true;
+    }
+
     /// Where in the log the oldest message lies that is still to be delivered.
     pub fn oldest_position(&self, store: &Store) -> Result<Option<u64>, ReadError> {
         let one = ReadLimits {

@@ -2,7 +2,8 @@
 //!
 //! A change is written as a state record and applied when that record has committed, so that
 //! the tables can always be rebuilt from the log, and an answered change is never lost. Offsets
-//! are the exception: they count at once and are written together, once a tick.
+//! and what pops hand out are the exception: they count at once and are written together, once a
+//! tick.
 //!
 //! Entries of a state record (kind 1 is the store's own):
 //!
@@ -14,13 +15,16 @@
 //! 6  offsets          repeated { topic, group: u16 length + text; queue i32; offset i64 }
 //! 7  delayed          repeated { queue i32; offset i64 }: delivered below, see `schedule`
 //! 16 queue minimums   repeated { topic: u16 length + text; queue i32; offset i64 }
+//! 20 to 22            what is popped, and by whom: see `popped`
 //! ```
 
 #![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod java;
+mod popped;
 mod snapshot;
 
+pub use popped::{Batches, Found};
 pub use snapshot::Consumers;
 
 use std::collections::{BTreeMap, HashSet};
@@ -29,13 +33,15 @@ use std::sync::Arc;
 use bytes::Buf;
 use foldhash::{HashMap, HashMapExt as _};
 use protocol::body::{
-    DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, TopicConfig,
-    TopicConfigTable,
+    DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, SetRequestMode, SubscriptionGroupConfig,
+    TopicConfig, TopicConfigTable,
 };
 use protocol::json::{from_fastjson, to_json};
 use protocol::topic::{self, DEFAULT_TOPIC, SCHEDULE_TOPIC, reply_topic};
 use store::state::Entry;
 
+use crate::pop::flights::{Flights, Flown};
+use crate::pop::orders::Orders;
 use crate::schedule::{self, Delivered};
 
 const KIND_TOPIC: u8 = 2;
@@ -45,6 +51,9 @@ const KIND_GROUP_DELETED: u8 = 5;
 const KIND_OFFSETS: u8 = 6;
 const KIND_MINS: u8 = 16;
 const KIND_DELAY_OFFSETS: u8 = 7;
+const KIND_FLIGHTS: u8 = 20;
+const KIND_ORDERS: u8 = 21;
+const KIND_REQUEST_MODE: u8 = 22;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -60,6 +69,11 @@ pub enum Change {
     Mins(Vec<QueueMin>),
     /// How far the queues of delay levels have been delivered.
     DelayOffsets(Vec<(i32, i64)>),
+    /// Messages that are handed out, or no more.
+    Flights(Vec<Flown>),
+    /// The same where the order of a queue is kept.
+    Orders(Batches),
+    RequestMode(SetRequestMode),
 }
 
 /// How far a group has consumed one queue.
@@ -95,6 +109,10 @@ pub struct Tables {
     offsets: HashMap<Consumed, BTreeMap<i64, i64>>,
     dirty: HashSet<(Consumed, i64)>,
     pub delivered: Delivered,
+    pub flights: Flights,
+    pub orders: Orders,
+    /// By topic and group, where it has been set.
+    modes: BTreeMap<(String, String), SetRequestMode>,
     version: DataVersion,
 }
 
@@ -214,6 +232,17 @@ impl Tables {
         changed
     }
 
+    /// The record with these could not be written.
+    pub fn offsets_not_written(&mut self, offsets: &[Offset]) {
+        for offset in offsets {
+            let of = Consumed {
+                topic: offset.topic.clone(),
+                group: offset.group.clone(),
+            };
+            self.dirty.insert((of, i64::from(offset.queue)));
+        }
+    }
+
     /// Applies a change whose record has committed; `true` when the name servers must learn it.
     pub fn apply(&mut self, change: Change, now_ms: i64) -> bool {
         match change {
@@ -227,6 +256,8 @@ impl Tables {
             }
             Change::TopicDeleted(name) => {
                 self.offsets.retain(|of, _| of.topic != name);
+                self.modes.retain(|(topic, _), _| *topic != name);
+                self.forget_lanes(|lane| lane.topic == name);
                 self.topics.remove(&name).is_some() && self.touch(now_ms)
             }
             Change::Group(config) => {
@@ -239,8 +270,10 @@ impl Tables {
                 clean_offsets,
             } => {
                 self.groups.remove(&group);
+                self.modes.retain(|(_, of), _| *of != group);
                 if clean_offsets {
                     self.offsets.retain(|of, _| of.group != group);
+                    self.forget_lanes(|lane| lane.group == group);
                 }
                 false
             }
@@ -258,6 +291,18 @@ impl Tables {
             Change::Mins(_) => false,
             Change::DelayOffsets(offsets) => {
                 self.delivered.apply(&offsets);
+                false
+            }
+            Change::Flights(flown) => {
+                self.flights.apply(flown);
+                false
+            }
+            Change::Orders(batches) => {
+                self.orders.apply(batches);
+                false
+            }
+            Change::RequestMode(set) => {
+                self.set_request_mode(set);
                 false
             }
         }
@@ -333,6 +378,9 @@ impl Change {
                 }
                 (KIND_DELAY_OFFSETS, out)
             }
+            Self::Flights(flown) => (KIND_FLIGHTS, popped::encode_flights(flown)),
+            Self::Orders(batches) => (KIND_ORDERS, popped::encode_orders(batches)),
+            Self::RequestMode(set) => (KIND_REQUEST_MODE, to_json(set)),
         }
     }
 
@@ -342,6 +390,7 @@ impl Change {
             kind: entry.kind,
             reason,
         };
+        let ends_early = || broken("it ends early".into());
         let text = |bytes| {
             let text = std::str::from_utf8(bytes).map_err(|e| broken(e.to_string()))?;
             Ok(text.to_owned())
@@ -367,16 +416,22 @@ impl Change {
                     clean_offsets: *clean != 0,
                 }
             }
-            KIND_OFFSETS => Self::Offsets(
-                decode_offsets(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
-            ),
-            KIND_MINS => Self::Mins(
-                decode_mins(entry.payload).ok_or_else(|| broken("it ends early".into()))?,
-            ),
+            KIND_OFFSETS => Self::Offsets(decode_offsets(entry.payload).ok_or_else(ends_early)?),
+            KIND_MINS => Self::Mins(decode_mins(entry.payload).ok_or_else(ends_early)?),
+            KIND_FLIGHTS => {
+                Self::Flights(popped::decode_flights(entry.payload).ok_or_else(ends_early)?)
+            }
+            KIND_ORDERS => {
+                Self::Orders(popped::decode_orders(entry.payload).ok_or_else(ends_early)?)
+            }
+            KIND_REQUEST_MODE => {
+                let set = from_fastjson(entry.payload).map_err(|e| broken(e.to_string()))?;
+                Self::RequestMode(set)
+            }
             KIND_DELAY_OFFSETS => {
                 let (offsets, rest) = entry.payload.as_chunks::<12>();
                 if !rest.is_empty() {
-                    return Err(broken("it ends early".into()));
+                    return Err(ends_early());
                 }
                 let offset = |mut one: &[u8]| (one.get_i32(), one.get_i64());
                 Self::DelayOffsets(offsets.iter().map(|one| offset(one)).collect())

@@ -5,6 +5,7 @@ mod carry;
 mod monitoring;
 mod filter;
 mod transaction;
+mod pop;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ pub mod kills;
 pub mod disk_full;
 pub mod produce;
 pub mod retry;
+pub mod pop;
 pub mod reply;
 pub mod queues;
 pub mod transaction;
@@ -57,6 +58,7 @@ pub fn tests(seed: u64) -> Vec<Test<Lab>> {
         messages::rows(),
         produce::rows(),
         retry::rows(),
+        pop::rows(),
         reply::rows(),
         queues::rows(),
         transaction::rows(),

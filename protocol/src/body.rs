@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod group;
+mod pop;
 mod register;
 mod route;
 mod topic;
@@ -11,6 +12,7 @@ mod topic;
 pub use admin::*;
 pub use client::*;
 pub use group::*;
+pub use pop::*;
 pub use register::*;
 pub use route::*;
 pub use topic::*;

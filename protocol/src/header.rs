@@ -4,11 +4,13 @@
 mod admin;
 mod client;
 mod message;
+mod pop;
 mod route;
 
 pub use admin::*;
 pub use client::*;
 pub use message::*;
+pub use pop::*;
 pub use route::*;
 
 use crate::fields::{FieldError, Fields, Header};

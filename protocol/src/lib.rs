@@ -13,6 +13,7 @@
 //! - [`batch`]: several messages in one request
 //! - [`settings`]: `key=value` lines of Java's properties files
 //! - [`message_id`]: the id that names a record's place
+//! - [`receipt`]: what a popped message is acknowledged with
 //! - [`acl`]: request signatures
 //! - [`refusal`]: why a request is refused
 
@@ -28,6 +29,7 @@ pub mod record;
 pub mod batch;
 pub mod settings;
 pub mod message_id;
+pub mod receipt;
 pub mod acl;
 pub mod refusal;
 

@@ -42,7 +42,10 @@ pub const CHECK_IMMUNITY_SECONDS: &str = "CHECK_IMMUNITY_TIME_IN_SECONDS";
 pub const PREPARED_QUEUE_OFFSET: &str = "TRAN_PREPARED_QUEUE_OFFSET";
 pub const INSTANCE_ID: &str = "INSTANCE_ID";
 pub const SHARDING_KEY: &str = "__SHARDINGKEY";
+/// The receipt of a popped message of a retry topic: only in answers.
 pub const POP_CK: &str = "POP_CK";
+/// When a message that was not acknowledged was popped for the first time, Unix time in ms.
+pub const FIRST_POP_TIME: &str = "1ST_POP_TIME";
 pub const INNER_NUM: &str = "INNER_NUM";
 /// A timer has stored the message and will not take it again.
 pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";

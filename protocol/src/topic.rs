@@ -128,6 +128,16 @@ pub fn retry_topic(group: &str) -> String {
     format!("{RETRY_PREFIX}{group}")
 }
 
+/// Where messages go that a group has popped and not acknowledged in time.
+pub fn pop_retry_topic(topic: &str, group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}_{topic}")
+}
+
+/// The same with Java's `enableRetryTopicV2`.
+pub fn pop_retry_topic_v2(topic: &str, group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}+{topic}")
+}
+
 /// Where messages go that a group has failed to consume too often.
 pub fn dlq_topic(group: &str) -> String {
     format!("{DLQ_PREFIX}{group}")

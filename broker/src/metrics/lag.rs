@@ -10,6 +10,7 @@ use super::traffic::{OTHER, Traffic};
 use super::{flag, is_system_group};
 use crate::Broker;
 use crate::filter::SQL92;
+use crate::pop::Lane;
 use crate::process::unix_ms;
 
 /// Entries of one queue, and of all, that a scrape looks at to learn how many messages a group
@@ -133,6 +134,12 @@ impl Behind {
         let unpulled = pulled.unwrap_or(0);
         self.lag += count(consumed.unwrap_or(max), max);
         self.inflight += count(consumed.unwrap_or(unpulled), unpulled);
+        let lane = Lane {
+            topic: topic.clone(),
+            group: group.to_owned(),
+            queue,
+        };
+        self.inflight += broker.tables().flights.count(&lane) as i64;
         self.ready += count(pulled.unwrap_or(max), max);
         let oldest = |known: &mut Option<i64>, offset: i64| {
             // A message that can't be read has no age; who reads it is told.

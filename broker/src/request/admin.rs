@@ -58,7 +58,10 @@ pub(super) fn runtime_info(broker: &Arc<Broker>, request: &Frame) -> Result<Fram
         "sendThreadPoolQueueCapacity",
         limits.append_queue_max.to_string(),
     );
-    put("pullThreadPoolQueueSize", broker.holds.count().to_string());
+    put(
+        "pullThreadPoolQueueSize",
+        broker.waiting.holds.count().to_string(),
+    );
     put(
         "pullThreadPoolQueueCapacity",
         limits.held_pulls_max.to_string(),

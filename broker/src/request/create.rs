@@ -34,7 +34,7 @@ pub(super) fn everywhere(
         return then(broker);
     }
     let broker_then = Arc::clone(broker);
-    broker.machine.runtime.spawn(async move {
+    broker.runtime.spawn(async move {
         let mut left = JoinSet::new();
         let made = make(&broker_then, topic, &default_topic, &mut left);
         if timeout(EVERYWHERE_MAX, made).await.is_err() {
@@ -66,7 +66,7 @@ async fn make(
 async fn others(broker: &Broker, default_topic: &str) -> Vec<(String, String)> {
     let config = &broker.config;
     for name_server in &config.name_servers {
-        match route(name_server, default_topic).await {
+        match route(name_server, default_topic, NAME_SERVER_MAX).await {
             Ok(route) => {
                 let brokers = route.broker_datas.into_iter();
                 let others = brokers
@@ -83,14 +83,19 @@ async fn others(broker: &Broker, default_topic: &str) -> Vec<(String, String)> {
     Vec::new()
 }
 
-async fn route(name_server: &str, topic: &str) -> Result<TopicRouteData, CallError> {
+/// Of a topic, as a name server has it.
+pub(super) async fn route(
+    name_server: &str,
+    topic: &str,
+    within: Duration,
+) -> Result<TopicRouteData, CallError> {
     let of = RouteOf {
         topic: topic.to_owned(),
         strict_json: Some(true),
     };
     let request = Frame::request(RequestCode::GetRouteinfoByTopic, &of);
-    let mut connection = Connection::open(name_server, NAME_SERVER_MAX).await?;
-    let answer = connection.ask(request, NAME_SERVER_MAX).await?;
+    let mut connection = Connection::open(name_server, within).await?;
+    let answer = connection.ask(request, within).await?;
     Ok(from_fastjson(&answer.body).unwrap_or_default())
 }
 

@@ -119,7 +119,7 @@ fn relay(
     let (received, answered_by) = (Instant::now(), Arc::clone(broker));
     let (request, peer) = (request.clone(), Arc::clone(peer));
     // It ends with the call's deadline.
-    broker.machine.runtime.spawn(async move {
+    broker.runtime.spawn(async move {
         let answer = match client.peer.call(asked, CALL_MAX).await {
             Ok(answer) => Frame {
                 code: answer.code,
@@ -161,7 +161,7 @@ pub(super) fn status(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     );
     let (received, answered_by) = (Instant::now(), Arc::clone(broker));
     let (request, peer) = (request.clone(), Arc::clone(peer));
-    broker.machine.runtime.spawn(async move {
+    broker.runtime.spawn(async move {
         let status = statuses(members, &asked).await;
         let answer = request.answer(ResponseCode::Success);
         let answer = answer.with_body(to_fastjson(&status));

@@ -13,6 +13,7 @@ use store::{Boundary, Range, Read, ReadLimits, ReadStatus, Wait};
 use super::topic::QUEUES_MAX;
 use super::{Answer, failed};
 use crate::Broker;
+use crate::process::memory_bytes;
 use crate::tables::Offset;
 
 /// Share of main memory that a queue's messages may lie from the log's end and still count as
@@ -46,7 +47,7 @@ pub(super) fn query(broker: &Arc<Broker>, request: &Frame) -> Answer {
 }
 
 /// Whether the first message of a queue is near the log's end; an empty queue is.
-fn is_in_memory(broker: &Broker, topic: &str, queue: i32) -> bool {
+pub(super) fn is_in_memory(broker: &Broker, topic: &str, queue: i32) -> bool {
     let one = ReadLimits {
         messages_max: 1,
         bytes_max: 1,
@@ -69,7 +70,7 @@ fn is_in_memory(broker: &Broker, topic: &str, queue: i32) -> bool {
         (_, None) => true,
         (_, Some(first)) => {
             let behind = broker.store.status().confirm.saturating_sub(first.position);
-            behind <= broker.machine.memory_bytes / 100 * IN_MEMORY_PERCENT
+            behind <= memory_bytes() / 100 * IN_MEMORY_PERCENT
         }
     }
 }

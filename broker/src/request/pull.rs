@@ -20,11 +20,11 @@ use crate::hold::Held;
 use crate::tables::Offset;
 
 /// Of one answer; at least one message always goes.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
-const ANSWER_MESSAGES_MAX: usize = 32;
+pub(super) const ANSWER_BYTES_MAX: usize = 256 * 1024;
+pub(super) const ANSWER_MESSAGES_MAX: usize = 32;
 /// Queue entries that one pull may look at: Java's `maxFilterMessageSize` of 16,000 bytes.
-const SCAN_MAX: usize = 800;
-const HOLD_MAX: Duration = Duration::from_mins(2);
+pub(super) const SCAN_MAX: usize = 800;
+pub(super) const HOLD_MAX: Duration = Duration::from_mins(2);
 
 pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = PullMessage::read(&request.fields)?;
@@ -120,7 +120,7 @@ pub fn look_again(broker: &Arc<Broker>, mut held: Held, may_wait: bool) {
             ..
         }) => {
             let broker = Arc::clone(broker);
-            let runtime = broker.machine.runtime.clone();
+            let runtime = broker.runtime.clone();
             runtime.spawn_blocking(move || {
                 let read = read(&broker, &held, Wait::ForDisk);
                 finish(&broker, held, read, may_wait, received);
@@ -192,7 +192,7 @@ fn finish(
     }
     let (topic, queue) = (held.header.topic.clone(), held.header.queue);
     let end = || broker.store.range(&topic, queue).unwrap_or_default().max;
-    if let Err(held) = broker.holds.hold(held, end) {
+    if let Err(held) = broker.waiting.holds.hold(held, end) {
         // No place to wait: the client asks again.
         answer(broker, &held, read, code, remark, received);
     }
@@ -256,7 +256,10 @@ fn code(status: ReadStatus, offset: i64) -> (ResponseCode, &'static str) {
     }
 }
 
-fn readable_group(broker: &Broker, name: &str) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+pub(super) fn readable_group(
+    broker: &Broker,
+    name: &str,
+) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
     let group = broker.tables().group(name).ok_or_else(|| {
         let remark = format!("subscription group [{name}] does not exist");
         Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
@@ -295,24 +298,10 @@ fn filter(
     group: &SubscriptionGroupConfig,
 ) -> Result<Filter, Refusal> {
     let refuse = |code, remark: &str| Err(Refusal::new(code, remark));
-    let parse_failed = "parse the consumer's subscription failed";
     if flags.subscription() {
         let expression = header.subscription.as_deref().unwrap_or_default();
-        let (kind, failed) = (
-            header.expression_type.as_deref(),
-            ResponseCode::SubscriptionParseFailed,
-        );
-        if let Some(condition) = condition(broker, kind, expression, (failed, parse_failed))? {
-            return Ok(Filter::Sql(condition));
-        }
-        if expression == ALL_TAGS {
-            return Ok(Filter::All);
-        }
-        let parsed = SubscriptionData::of_tags(&header.topic, expression, properties::java_hash);
-        return match parsed {
-            Some(subscription) => Ok(Filter::Tags(Arc::new(subscription))),
-            None => refuse(ResponseCode::SubscriptionParseFailed, parse_failed),
-        };
+        let kind = header.expression_type.as_deref();
+        return own_filter(broker, &header.topic, kind, expression);
     }
     let Some(subscribed) = broker.clients().subscription(&header.group, &header.topic) else {
         return refuse(
@@ -348,6 +337,26 @@ fn filter(
     let kind = subscription.expression_type.as_deref();
     let condition = condition(broker, kind, &subscription.sub_string, no_data)?;
     Ok(condition.map_or(Filter::Tags(subscription), Filter::Sql))
+}
+
+/// What a request wants that says so itself.
+pub(super) fn own_filter(
+    broker: &Broker,
+    topic: &str,
+    kind: Option<&str>,
+    expression: &str,
+) -> Result<Filter, Refusal> {
+    let code = ResponseCode::SubscriptionParseFailed;
+    let failed = "parse the consumer's subscription failed";
+    if let Some(condition) = condition(broker, kind, expression, (code, failed))? {
+        return Ok(Filter::Sql(condition));
+    }
+    if expression == ALL_TAGS {
+        return Ok(Filter::All);
+    }
+    let parsed = SubscriptionData::of_tags(topic, expression, properties::java_hash);
+    let subscription = parsed.ok_or_else(|| Refusal::new(code, failed))?;
+    Ok(Filter::Tags(Arc::new(subscription)))
 }
 
 /// The condition on properties that a filter is, unless it is one on tags. Java reads any other

@@ -18,7 +18,7 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 pub(super) fn pass_on(broker: &Arc<Broker>, mut send: Box<Send>) {
     let then = Arc::clone(broker);
     // It ends with the call's deadline.
-    broker.machine.runtime.spawn(async move {
+    broker.runtime.spawn(async move {
         send.sender.undelivered = push(&then, &send).await.err();
         send.append(&then);
     });

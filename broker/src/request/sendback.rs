@@ -72,7 +72,7 @@ impl Back {
     /// Reads the message, which may need the disk.
     fn look_up(self, broker: &Arc<Broker>) {
         let broker_then = Arc::clone(broker);
-        broker.machine.runtime.spawn_blocking(move || {
+        broker.runtime.spawn_blocking(move || {
             let broker = broker_then;
             match self.message(&broker) {
                 Ok(Some(message)) => self.store(&broker, message),

@@ -9,7 +9,7 @@ use protocol::body::{
 };
 use protocol::header::{CreateTopic, TopicCount, TopicOf};
 use protocol::json::{from_fastjson, to_fastjson, to_json};
-use protocol::topic::{is_system, validate_topic};
+use protocol::topic::{is_system, pop_retry_topic, validate_topic};
 use protocol::{Frame, Header as _, Refusal, ResponseCode};
 
 use super::Answer;
@@ -195,9 +195,19 @@ pub(super) fn delete(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) ->
     coordination.resets.forget_topic(&header.topic);
     coordination.pulled.forget_topic(&header.topic);
     drop(coordination);
-    let change = Change::TopicDeleted(header.topic);
-    broker.change_and_answer(vec![change], request, peer);
+    let mut changes = retries_of(broker, &header.topic);
+    changes.push(Change::TopicDeleted(header.topic));
+    broker.change_and_answer(changes, request, peer);
     Ok(None)
+}
+
+/// With a topic go the topics of its messages that groups have popped in vain.
+fn retries_of(broker: &Broker, topic: &str) -> Vec<Change> {
+    let tables = broker.tables();
+    let groups = tables.consumed().filter(|(of, _)| *of == topic);
+    let retries = groups.map(|(_, group)| pop_retry_topic(topic, group));
+    let known = retries.filter(|retry| tables.topic(retry).is_some());
+    known.map(Change::TopicDeleted).collect()
 }
 
 pub(super) fn get(broker: &Arc<Broker>, request: &Frame) -> Answer {

@@ -26,7 +26,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> An
     let (received, request) = (Instant::now(), request.head());
     let (then, peer) = (Arc::clone(broker), Arc::clone(peer));
     // The half message may have to be read from the disk.
-    broker.machine.runtime.spawn_blocking(move || {
+    broker.runtime.spawn_blocking(move || {
         let answering = Arc::clone(&then);
         let answer = move |ended: Result<(), Refusal>| {
             let answer = match ended {

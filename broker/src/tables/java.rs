@@ -5,17 +5,20 @@
 use std::collections::HashMap;
 
 use protocol::body::{
-    ConsumerOffsetTable, DelayOffsetTable, SubscriptionGroupTable, TopicConfigTable,
+    ConsumerOffsetTable, DelayOffsetTable, RequestModeTable, SubscriptionGroupTable,
+    TopicConfigTable,
 };
 use protocol::json::{JsonError, from_fastjson, to_fastjson};
 use protocol::topic::{is_system, validate_topic};
 
 use super::{Change, Consumed, Offset, Tables};
+use crate::pop::flights::Flown;
 
 const TOPICS: &str = "topics.json";
 const GROUPS: &str = "subscriptionGroup.json";
 const OFFSETS: &str = "consumerOffset.json";
 const DELAYS: &str = "delayOffset.json";
+const MODES: &str = "messageRequestMode.json";
 
 impl Tables {
     pub fn group_table(&self) -> SubscriptionGroupTable {
@@ -38,6 +41,19 @@ impl Tables {
         }
     }
 
+    /// Java knows nothing of what is in flight here, and begins at the first such message.
+    fn java_offsets(&self) -> ConsumerOffsetTable {
+        let mut table = self.offset_table();
+        for (lane, first) in self.flights.firsts() {
+            let of = format!("{}@{}", lane.topic, lane.group);
+            let queues = table.offset_table.get_mut(&of);
+            if let Some(offset) = queues.and_then(|of| of.get_mut(&i64::from(lane.queue))) {
+                *offset = first.min(*offset);
+            }
+        }
+        table
+    }
+
     /// The JSON files of a Java broker's `config` directory that hold these tables.
     pub fn java_files(&self) -> Vec<(String, String)> {
         let delivered = self.delivered.all().into_iter();
@@ -49,8 +65,9 @@ impl Tables {
         [
             (TOPICS, to_fastjson(&self.registered_topics())),
             (GROUPS, to_fastjson(&self.group_table())),
-            (OFFSETS, to_fastjson(&self.offset_table())),
+            (OFFSETS, to_fastjson(&self.java_offsets())),
             (DELAYS, to_fastjson(&delays)),
+            (MODES, to_fastjson(&self.mode_table())),
         ]
         .map(|(name, json)| (name.to_owned(), String::from_utf8_lossy(&json).into_owned()))
         .into()
@@ -63,6 +80,7 @@ impl Tables {
             GROUPS => Ok(self.import_groups(from_fastjson(content)?)),
             OFFSETS => Ok(self.import_offsets(from_fastjson(content)?)),
             DELAYS => Ok(self.import_delays(&from_fastjson(content)?)),
+            MODES => Ok(self.import_modes(from_fastjson(content)?)),
             _ => Ok(Vec::new()),
         }
     }
@@ -113,6 +131,39 @@ impl Tables {
         changes.into_iter().collect()
     }
 
+    fn mode_table(&self) -> RequestModeTable {
+        let mut table = RequestModeTable::default();
+        for set in self.modes.values() {
+            let topics = &mut table.message_request_mode_map;
+            let groups = topics.entry(set.topic.clone()).or_default();
+            groups.insert(set.consumer_group.clone(), set.clone());
+        }
+        table
+    }
+
+    /// A mode that the file does not name stays.
+    fn import_modes(&self, table: RequestModeTable) -> Vec<Change> {
+        let theirs = table.message_request_mode_map.into_values();
+        let theirs = theirs.flat_map(std::collections::BTreeMap::into_values);
+        let new = theirs.filter(|set| {
+            let of = (set.topic.clone(), set.consumer_group.clone());
+            self.modes.get(&of) != Some(set)
+        });
+        new.map(Change::RequestMode).collect()
+    }
+
+    /// Whoever wrote the offsets has begun at the first message in flight, so none is any more.
+    fn end_flights(&self) -> Option<Change> {
+        let all = self.flights.all().into_iter();
+        let ended: Vec<_> = all
+            .map(|flown| Flown {
+                flight: None,
+                ..flown
+            })
+            .collect();
+        (!ended.is_empty()).then_some(Change::Flights(ended))
+    }
+
     /// An offset that the file does not name stays.
     fn import_offsets(&self, table: ConsumerOffsetTable) -> Vec<Change> {
         let mut changed = Vec::new();
@@ -140,7 +191,7 @@ impl Tables {
             }
         }
         let changes = (!changed.is_empty()).then_some(Change::Offsets(changed));
-        changes.into_iter().collect()
+        changes.into_iter().chain(self.end_flights()).collect()
     }
 }
 

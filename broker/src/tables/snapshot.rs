@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::{Change, Offset, Tables};
+use crate::pop::Lane;
 
 /// The topic attribute that says how long messages are kept, in hours as in Java.
 const RESERVE_TIME: &str = "reserve.time";
@@ -27,6 +28,11 @@ impl Tables {
         changes.extend(groups.into_iter().map(Change::Group));
         changes.push(Change::Offsets(self.all_offsets()));
         changes.push(Change::DelayOffsets(self.delivered.all()));
+        changes.extend(self.modes.values().cloned().map(Change::RequestMode));
+        // Only where somebody pops, so that an older release reads what concerns it.
+        let (flights, orders) = (self.flights.all(), self.orders.all());
+        changes.extend((!flights.is_empty()).then_some(Change::Flights(flights)));
+        changes.extend((!orders.is_empty()).then_some(Change::Orders(orders)));
         changes
     }
 
@@ -51,13 +57,24 @@ impl Tables {
         topics.chain(consumed).cloned().collect()
     }
 
-    /// By topic, the known groups that have consumed it.
+    /// By topic, the known groups that have consumed it; messages in flight are not consumed.
     pub fn consumers(&self) -> HashMap<String, Consumers> {
+        let flying: HashMap<_, _> = self.flights.firsts().collect();
         let mut all: HashMap<String, Consumers> = HashMap::new();
         for (of, queues) in &self.offsets {
             if self.groups.contains_key(&of.group) {
                 let consumers = all.entry(of.topic.clone()).or_default();
-                consumers.push((of.group.clone(), queues.clone()));
+                let mut queues = queues.clone();
+                for (queue, offset) in &mut queues {
+                    let lane = Lane {
+                        topic: of.topic.clone(),
+                        group: of.group.clone(),
+                        queue: *queue as i32,
+                    };
+                    let first = flying.get(&lane).copied();
+                    *offset = first.map_or(*offset, |first| first.min(*offset));
+                }
+                consumers.push((of.group.clone(), queues));
             }
         }
         all
@@ -76,9 +93,51 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
-    use protocol::body::{SubscriptionGroupConfig, TopicConfig};
+    use std::sync::Arc;
+
+    use protocol::body::{RequestMode, SetRequestMode, SubscriptionGroupConfig, TopicConfig};
 
     use super::*;
+    use crate::pop::flights::{Flight, Flown};
+    use crate::pop::orders::{Batch, Handed};
+
+    /// Two messages of topic A are in flight, a batch is out, and somebody has said who pops.
+    fn popped() -> [Change; 3] {
+        let lane = Arc::new(Lane {
+            topic: "A".into(),
+            group: "g".into(),
+            queue: 1,
+        });
+        let flown = [3, 6].map(|offset| Flown {
+            lane: Arc::clone(&lane),
+            offset,
+            flight: Some(Flight {
+                pop_ms: 1,
+                until_ms: 2,
+            }),
+        });
+        let batch = Batch {
+            pop_ms: 1,
+            attempt: String::new(),
+            messages: vec![Handed {
+                offset: 4,
+                until_ms: 2,
+                count: 0,
+                acknowledged: false,
+            }],
+        };
+        let mode = SetRequestMode {
+            topic: "A".into(),
+            consumer_group: "g".into(),
+            mode: RequestMode::Pop,
+            pop_share_queue_num: 0,
+        };
+        [
+            Change::RequestMode(mode),
+            Change::Flights(flown.into()),
+            Change::Orders(vec![(lane, Some(batch))]),
+        ]
+    }
 
     #[test]
     fn c2_a_snapshot_rebuilds_the_tables() {
@@ -100,7 +159,7 @@ mod tests {
             group_name: "g".into(),
             ..SubscriptionGroupConfig::default()
         };
-        let changes = vec![
+        let mut changes = vec![
             Change::Topic(topic("A", Some("5"))),
             Change::Topic(topic("B", Some("-1"))),
             Change::Topic(topic("C", Some("x"))),
@@ -113,6 +172,7 @@ mod tests {
             ]),
             Change::DelayOffsets(vec![(3, 8)]),
         ];
+        changes.extend(popped());
         let mut tables = Tables::new("c", "b", 1, None);
         for change in &changes {
             tables.apply(change.clone(), 0);
@@ -127,7 +187,7 @@ mod tests {
             tables.reserved(),
             [("A".to_owned(), Duration::from_hours(5))]
         );
-        let consumers = BTreeMap::from([(0, 7), (1, 8)]);
+        let consumers = BTreeMap::from([(0, 7), (1, 3)]);
         let expect = HashMap::from([("A".to_owned(), vec![("g".to_owned(), consumers)])]);
         assert_eq!(tables.consumers(), expect);
         let remembered = tables.remembered();

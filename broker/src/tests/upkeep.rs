@@ -42,7 +42,7 @@ pub(super) fn open(dir: &Path, settings: &str) -> Arc<Broker> {
     }
 }
 
-fn change(broker: &Arc<Broker>, change: Change) {
+pub(super) fn change(broker: &Arc<Broker>, change: Change) {
     let (sender, receiver) = mpsc::channel();
     broker.change(vec![change], move |_, written| {
         sender.send(written).expect("waited for");
@@ -50,7 +50,7 @@ fn change(broker: &Arc<Broker>, change: Change) {
     receiver.recv().expect("answered").expect("written");
 }
 
-fn topic(name: &str, reserve_hours: Option<i64>) -> Change {
+pub(super) fn topic(name: &str, reserve_hours: Option<i64>) -> Change {
     let attribute = |hours: i64| ("reserve.time".to_owned(), hours.to_string());
     Change::Topic(TopicConfig {
         topic_name: name.into(),
@@ -59,7 +59,7 @@ fn topic(name: &str, reserve_hours: Option<i64>) -> Change {
     })
 }
 
-fn group(name: &str) -> Change {
+pub(super) fn group(name: &str) -> Change {
     Change::Group(SubscriptionGroupConfig {
         group_name: name.into(),
         ..SubscriptionGroupConfig::default()
@@ -75,7 +75,11 @@ fn offset(topic: &str, group: &str, offset: i64) -> Offset {
     }
 }
 
-fn append(broker: &Broker, topic: &str, bytes: usize) -> Result<i64, store::AppendError> {
+pub(super) fn append(
+    broker: &Broker,
+    topic: &str,
+    bytes: usize,
+) -> Result<i64, store::AppendError> {
     let host = broker.config.store_host;
     let message = Message {
         topic: topic.into(),

@@ -29,7 +29,7 @@ const UNSAFE_HOME: &str = "store/src/fs/map.rs";
 const DATA: [&str; 4] = ["/testdata/", ".snap", "Cargo.lock", "go.sum"];
 
 /// Test files that may wait for real time, each with its reason.
-const SLEEPERS: [(&str, &str); 9] = [
+const SLEEPERS: [(&str, &str); 10] = [
     (
         "e2e/src/bench/",
         "measures what a server does in a time, or takes when nothing is done",
@@ -49,6 +49,10 @@ const SLEEPERS: [(&str, &str); 9] = [
     (
         "e2e/src/host/crash.rs",
         "offsets are promised after a tick, so a tick must pass",
+    ),
+    (
+        "e2e/src/host/pop.rs",
+        "what is handed out is promised after a tick, so a tick must pass",
     ),
     (
         "e2e/src/host/kills.rs",
