@@ -182,22 +182,24 @@ impl Traffic {
         let name = "rocketmq_send_to_dlq_messages_total";
         let help = "Messages that a group has given up";
         counter(out, name, help, &self.dead.all(), true);
-        let name = "rocketmq_commit_messages_total";
-        counter(
-            out,
-            name,
-            "Transactions committed",
-            &self.committed.all(),
-            true,
-        );
-        let name = "rocketmq_rollback_messages_total";
-        counter(
-            out,
-            name,
-            "Transactions rolled back",
-            &self.rolled_back.all(),
-            true,
-        );
+        // As in Java, nothing is said of transactions before the first one has ended.
+        for (name, help, table) in [
+            (
+                "rocketmq_commit_messages_total",
+                "Transactions committed",
+                &self.committed,
+            ),
+            (
+                "rocketmq_rollback_messages_total",
+                "Transactions rolled back",
+                &self.rolled_back,
+            ),
+        ] {
+            let all = table.all();
+            if !all.is_empty() {
+                counter(out, name, help, &all, true);
+            }
+        }
     }
 }
 

@@ -52,8 +52,9 @@ pub(super) fn pop(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> An
     let (request, peer) = (request.clone(), Arc::clone(peer));
     broker.change(missing, move |broker, result| {
         let popped = result.and_then(|()| pop_of_group(broker, &request, header, &peer));
-        if let Err(refusal) = popped {
-            broker.reply(&request, &refusal.answer(&request), &peer, received);
+        let answer = popped.unwrap_or_else(|refusal| Some(refusal.answer(&request)));
+        if let Some(answer) = answer {
+            broker.reply(&request, &answer, &peer, received);
         }
     });
     Ok(None)

@@ -14,6 +14,8 @@ async fn the_guide_lists_every_series_with_its_type() {
     let broker = open(dir.path(), "");
     let metrics = &broker.metrics;
     metrics.messages_in("T", MessageType::Normal, &[100]);
+    metrics.ended("T", true, 100);
+    metrics.ended("T", false, 100);
     for code in [
         RequestCode::UpdateAndCreateTopic,
         RequestCode::UpdateAndCreateSubscriptiongroup,

@@ -429,8 +429,9 @@ async fn bad_pops_and_acknowledgements_are_refused() {
         ..good()
     };
     for (header, expect) in [
-        (good(), Code::PollingTimeout),
+        // Of a group that nobody knows yet.
         (late, Code::PollingTimeout),
+        (good(), Code::PollingTimeout),
         (many, Code::InvalidParameter),
         (named("nosuch"), Code::TopicNotExist),
         (pop(2, MINUTE_MS, 0), Code::InvalidParameter),

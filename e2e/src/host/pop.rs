@@ -18,6 +18,7 @@ use crate::java::jars::ClassPath;
 use crate::lab::{Addresses, Lab, Target};
 use crate::raw::{self, Connection};
 use crate::record;
+use crate::runner::until;
 
 pub fn rows() -> Vec<Row> {
     vec![
@@ -40,6 +41,11 @@ pub fn rows() -> Vec<Row> {
             "receipts_acknowledge_and_change_the_time",
             Against::Both,
             |lab, target| Box::pin(receipts(lab, target)),
+        ),
+        (
+            "a_queue_is_popped_in_order",
+            Against::Both,
+            |lab, target| Box::pin(in_order(lab, target)),
         ),
         (
             "popped_messages_survive_sigkill",
@@ -241,6 +247,51 @@ async fn receipts(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
         ensure!(shorter.text("status")? == "OK", "{shorter:?}");
     }
     popping.retried(&keys[4..]).await
+}
+
+async fn in_order(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
+    const MESSAGES: usize = 60;
+    let site = lab.shared(target).await?;
+    let mut popping = Popping::of(lab, site, "pop-ordered", MESSAGES).await?;
+    let ordered = |popping: &Popping, max: usize, attempt: &str| {
+        let pop = popping.command("pop").with("order", 1).with("queue", 0);
+        let pop = pop.with("max", max).with("attempt", attempt);
+        pop.with("pollMs", 2_000)
+    };
+    let first = popping.ask(ordered(&popping, 2, "one")).await?;
+    let (keys, receipts) = (owned(&first, "keys")?, owned(&first, "receipts")?);
+    ensure!(keys.len() == 2, "the first: {first:?}");
+    let blocked = popping.ask(ordered(&popping, 2, "two")).await?;
+    ensure!(blocked.text("status")? == NOTHING, "another: {blocked:?}");
+    let same = popping.ask(ordered(&popping, 2, "one")).await?;
+    ensure!(owned(&same, "keys")? == keys, "the same again: {same:?}");
+    // By the receipts of the last pop alone.
+    popping.acknowledge(&receipts[..1]).await?;
+    let blocked = popping.ask(ordered(&popping, 2, "three")).await?;
+    ensure!(blocked.text("status")? == NOTHING, "{blocked:?}");
+    let receipts = owned(&same, "receipts")?;
+    for receipt in receipts {
+        popping.acknowledge(&[receipt]).await?;
+    }
+    let next = popping.ask(ordered(&popping, 2, "four")).await?;
+    let after = owned(&next, "keys")?;
+    ensure!(
+        after.len() == 2 && after.iter().all(|key| !keys.contains(key)),
+        "{next:?}"
+    );
+    let given = popping.command("change").with("invisibleMs", 1_000);
+    for receipt in owned(&next, "receipts")? {
+        popping.ask(given.clone().with("receipts", receipt)).await?;
+    }
+    let limit = Duration::from_secs(20);
+    let again = ordered(&popping, 2, "five");
+    until("they are visible again", limit, async || {
+        let again = popping.driver.ask(again.clone()).await?;
+        ensure!(owned(&again, "keys")? == after, "{again:?}");
+        ensure!(again.text("times")? == "1,1", "{again:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn killed(lab: &mut Lab, target: Target) -> anyhow::Result<()> {

@@ -124,7 +124,9 @@ async fn holds(
 }
 
 async fn committed(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
-    let at = lab.shared(target).await?.name_server;
+    // Java's broker takes a whole processor from its first transaction on: it is nobody else's.
+    let site = lab.site(target, "transacted").await?;
+    let at = site.name_server.address;
     for client in [Client::V5, Client::V4] {
         let name = format!("transacted-{client:?}");
         start(lab, client, at, (&name, &name)).await?;
@@ -147,7 +149,7 @@ async fn asked(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let mut plan = lab.plan("transactions", &[at])?;
     JAVA.clone_into(&mut plan.extra_properties);
     GANTRY.clone_into(&mut plan.extra_yaml);
-    let broker = lab.broker(target, &plan).await?;
+    let _broker = lab.broker(target, &plan).await?;
     start(lab, Client::V5, at, ("other", TOPIC)).await?;
     // Else it would know of no broker, and none of it.
     send(lab, Client::V5, ("other", TOPIC), "rollback").await?;
@@ -163,8 +165,6 @@ async fn asked(lab: &mut Lab, target: Target) -> anyhow::Result<()> {
     let asked = stop(lab, Client::V5, "other").await?;
     let expected = "{later-commit=1, later-rollback=1, never=2}";
     ensure!(asked == expected, "{asked}, not {expected}");
-    lab.keep(name_server.process);
-    lab.keep(broker);
     Ok(())
 }
 
@@ -180,14 +180,12 @@ async fn killed(lab: &mut Lab) -> anyhow::Result<()> {
     send(lab, Client::V5, (TOPIC, TOPIC), ends).await?;
     holds(lab, at, TOPIC, &["commit"]).await?;
     broker.kill().await?;
-    let broker = lab.broker(Target::Gantry, &plan).await?;
+    let _broker = lab.broker(Target::Gantry, &plan).await?;
     let delivered = ["commit", "later-commit-1", "later-commit-2"];
     holds(lab, at, TOPIC, &delivered).await?;
     let asked = stop(lab, Client::V5, TOPIC).await?;
     let expected = "{later-commit-1=1, later-commit-2=1, later-rollback=1}";
     ensure!(asked == expected, "{asked}, not {expected}");
-    lab.keep(name_server.process);
-    lab.keep(broker);
     Ok(())
 }
 
@@ -236,12 +234,10 @@ async fn adopted(lab: &mut Lab) -> anyhow::Result<()> {
     let exported = lab.gantry()?.run(&["store", "export-java", &store]).await?;
     ensure!(exported.status.success(), "export: {}", exported.stderr);
     JAVA.clone_into(&mut plan.extra_properties);
-    broker = lab.broker(Target::Java, &plan).await?;
+    let _broker = lab.broker(Target::Java, &plan).await?;
     delivered.extend(["commit-2", "later-commit-2"]);
     holds(lab, at, TOPIC, &delivered).await?;
     stop(lab, Client::V5, TOPIC).await?;
-    lab.keep(name_server.process);
-    lab.keep(broker);
     Ok(())
 }
 
