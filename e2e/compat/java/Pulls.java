@@ -15,6 +15,8 @@ import org.apache.rocketmq.common.message.MessageQueue;
 
 final class Pulls {
     private static final int COUNT = 20;
+    /** Of a pull that finds messages. */
+    private static final int ON_ITS_WAY_MS_MAX = 500;
 
     private Pulls() {
     }
@@ -111,17 +113,33 @@ final class Pulls {
         consumer.start();
         consumer.assign(Collections.singletonList(queue));
         if (!bench.broken) {
-            consumer.seek(queue, place);
+            quietly(consumer, queue, () -> consumer.seek(queue, place));
         }
         Bench.same("from " + place, bench.wanted(place, COUNT),
             Got.texts(poll(bench, consumer, COUNT - place)));
-        consumer.seekToBegin(queue);
+        quietly(consumer, queue, () -> consumer.seekToBegin(queue));
         Bench.same("from the beginning", bench.wanted(0, COUNT),
             Got.texts(poll(bench, consumer, COUNT)));
-        consumer.seek(queue, 0);
-        consumer.seekToEnd(queue);
+        quietly(consumer, queue, () -> {
+            consumer.seek(queue, 0);
+            consumer.seekToEnd(queue);
+        });
         Pushes.sendTo(bench, 0, bench.message(COUNT));
         Bench.same("from the end", bench.wanted(COUNT, COUNT + 1),
             Got.texts(poll(bench, consumer, 1)));
+    }
+
+    private interface Seeking {
+        void run() throws Exception;
+    }
+
+    /** While no pull is on its way: the client would take what that brings after it has sought. */
+    private static void quietly(
+        DefaultLitePullConsumer consumer, MessageQueue queue, Seeking seeking) throws Exception {
+        List<MessageQueue> queues = Collections.singletonList(queue);
+        consumer.pause(queues);
+        Thread.sleep(ON_ITS_WAY_MS_MAX);
+        seeking.run();
+        consumer.resume(queues);
     }
 }
