@@ -112,6 +112,11 @@ impl Halves {
         self.pass(claim.offset);
     }
 
+    /// It can't be read any more.
+    pub fn lost(&mut self, offset: i64) {
+        self.pass(offset);
+    }
+
     /// A half message of the log that a start reads, in their order.
     pub fn found(&mut self, offset: i64, root: i64) {
         if root != offset {

@@ -138,6 +138,13 @@ async fn check(broker: &Arc<Broker>, stop: &CancellationToken) {
         let chunk = tokio::task::spawn_blocking(move || chunk(&reader, from, end));
         let (steps, next) = match chunk.await {
             Ok(Ok(chunk)) => chunk,
+            // What comes before it has been read.
+            Ok(Err(ReadError::Corrupt { position })) => {
+                tracing::error!(position, "a half message is damaged and lost");
+                broker.transactions().lost(from);
+                from += 1;
+                continue;
+            }
             Ok(Err(error)) => {
                 return tracing::error!(%error, from, "half messages can't be read");
             }
