@@ -207,23 +207,12 @@ fn copies(
 
 fn copy(record: &Record<'_>, stored: &Bytes) -> Message {
     let since = properties::STORED_MS;
-    let properties = if record.property(since).is_some() {
-        stored.slice_ref(record.properties)
-    } else {
-        properties::set(record.properties, since, &record.store_ms.to_string()).into()
-    };
-    Message {
-        topic: SCHEDULE_TOPIC.into(),
-        queue: record.queue,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_ms: record.born_ms,
-        born_host: record.born_host,
-        reconsume_times: record.reconsume_times,
-        prepared_offset: 0,
-        body: stored.slice_ref(record.body),
-        properties,
+    let mut message = record.message(stored, SCHEDULE_TOPIC, record.queue);
+    if record.property(since).is_none() {
+        let ms = record.store_ms.to_string();
+        message.properties = properties::set(record.properties, since, &ms).into();
     }
+    message
 }
 
 impl fmt::Debug for Waiting {

@@ -170,6 +170,39 @@ fn reading(
     Ok(None)
 }
 
+/// What makes a group that is unknown.
+fn missing_group(broker: &Broker, group: &str) -> Vec<Change> {
+    let known = broker.tables().group(group).is_some();
+    if known {
+        Vec::new()
+    } else {
+        broker.missing(group)
+    }
+}
+
+/// Serves a request when what it needs has been made.
+fn once_made(
+    broker: &Arc<Broker>,
+    missing: Vec<Change>,
+    request: &Frame,
+    peer: &Arc<Peer>,
+    serve: impl FnOnce(&Arc<Broker>, &Frame, &Arc<Peer>) -> Answer + Send + 'static,
+) -> Answer {
+    if missing.is_empty() {
+        return serve(broker, request, peer);
+    }
+    let received = Instant::now();
+    let (request, peer) = (request.clone(), Arc::clone(peer));
+    broker.change(missing, move |broker, result| {
+        let served = result.and_then(|()| serve(broker, &request, &peer));
+        let answer = served.unwrap_or_else(|refusal| Some(refusal.answer(&request)));
+        if let Some(answer) = answer {
+            broker.reply(&request, &answer, &peer, received);
+        }
+    });
+    Ok(None)
+}
+
 /// Works changes and the answer's body out, off the async threads; answers when the changes have
 /// committed.
 fn changing(

@@ -248,23 +248,14 @@ fn due(store: &Store, levels: &Levels, level: Level, now_ms: i64) -> Result<Due,
 /// The message as it reaches its own topic. Its properties still say that it was delayed, as
 /// Java's do.
 fn delivered(record: &Record<'_>, stored: &Bytes) -> Option<Message> {
-    let properties = if record.property(properties::STORED_MS).is_some() {
-        properties::remove(record.properties, properties::STORED_MS).into()
-    } else {
-        stored.slice_ref(record.properties)
-    };
-    Some(Message {
-        topic: record.property(properties::REAL_TOPIC)?.into(),
-        queue: record.property(properties::REAL_QID)?.parse().ok()?,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_ms: record.born_ms,
-        born_host: record.born_host,
-        reconsume_times: record.reconsume_times,
-        prepared_offset: 0,
-        body: stored.slice_ref(record.body),
-        properties,
-    })
+    let topic = record.property(properties::REAL_TOPIC)?;
+    let queue = record.property(properties::REAL_QID)?.parse().ok()?;
+    let mut message = record.message(stored, topic, queue);
+    if record.property(properties::STORED_MS).is_some() {
+        let rest = properties::remove(record.properties, properties::STORED_MS);
+        message.properties = rest.into();
+    }
+    Some(message)
 }
 
 /// A queue as the task sees it.

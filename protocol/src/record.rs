@@ -324,6 +324,22 @@ impl<'a> Record<'a> {
         })
     }
 
+    /// The message, to be stored anew in another place; `stored` holds this record's bytes.
+    pub fn message(&self, stored: &Bytes, topic: &str, queue: i32) -> Message {
+        Message {
+            topic: topic.into(),
+            queue,
+            flag: self.flag,
+            sys_flag: self.sys_flag,
+            born_ms: self.born_ms,
+            born_host: self.born_host,
+            reconsume_times: self.reconsume_times,
+            prepared_offset: 0,
+            body: stored.slice_ref(self.body),
+            properties: stored.slice_ref(self.properties),
+        }
+    }
+
     /// One property's value.
     pub fn property(&self, name: &str) -> Option<&'a str> {
         properties::get(self.properties, name)

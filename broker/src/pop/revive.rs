@@ -150,23 +150,17 @@ fn revived(
         Origin::Normal => pop_retry_topic(&lane.topic, &lane.group),
         Origin::RetryV1 | Origin::RetryV2 => lane.topic.clone(),
     };
-    let mut all = Bytes::copy_from_slice(record.properties);
-    let popped = properties::FIRST_POP_TIME;
-    if record.reconsume_times == 0 || record.property(popped).is_none() {
-        all = properties::set(&all, popped, &flight.pop_ms.to_string()).into();
-    }
-    Some(Message {
-        topic: topic.into(),
-        queue: 0,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_ms: record.born_ms,
+    let mut message = Message {
         born_host: host,
         reconsume_times: record.reconsume_times.saturating_add(1),
-        prepared_offset: 0,
-        body: stored.slice_ref(record.body),
-        properties: all,
-    })
+        ..record.message(stored, &topic, 0)
+    };
+    let popped = properties::FIRST_POP_TIME;
+    if record.reconsume_times == 0 || record.property(popped).is_none() {
+        let ms = flight.pop_ms.to_string();
+        message.properties = properties::set(record.properties, popped, &ms).into();
+    }
+    Some(message)
 }
 
 /// The retry topics that are not yet there. Waits until they have committed.

@@ -39,25 +39,10 @@ pub enum Looked {
 
 pub(super) fn pop(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = PopMessage::read(&request.fields)?;
-    let known = broker.tables().group(&header.group).is_some();
-    let missing = if known {
-        Vec::new()
-    } else {
-        broker.missing(&header.group)
-    };
-    if missing.is_empty() {
-        return pop_of_group(broker, request, header, peer);
-    }
-    let received = Instant::now();
-    let (request, peer) = (request.clone(), Arc::clone(peer));
-    broker.change(missing, move |broker, result| {
-        let popped = result.and_then(|()| pop_of_group(broker, &request, header, &peer));
-        let answer = popped.unwrap_or_else(|refusal| Some(refusal.answer(&request)));
-        if let Some(answer) = answer {
-            broker.reply(&request, &answer, &peer, received);
-        }
-    });
-    Ok(None)
+    let missing = super::missing_group(broker, &header.group);
+    super::once_made(broker, missing, request, peer, |broker, request, peer| {
+        pop_of_group(broker, request, header, peer)
+    })
 }
 
 fn pop_of_group(

@@ -28,24 +28,10 @@ pub(super) const HOLD_MAX: Duration = Duration::from_mins(2);
 
 pub(super) fn pull(broker: &Arc<Broker>, request: &Frame, peer: &Arc<Peer>) -> Answer {
     let header = PullMessage::read(&request.fields)?;
-    let known = broker.tables().group(&header.group).is_some();
-    let missing = if known {
-        Vec::new()
-    } else {
-        broker.missing(&header.group)
-    };
-    if missing.is_empty() {
-        return pull_of_group(broker, request, header, peer);
-    }
-    let received = Instant::now();
-    let (request, peer) = (request.clone(), Arc::clone(peer));
-    broker.change(missing, move |broker, result| {
-        let pulled = result.and_then(|()| pull_of_group(broker, &request, header, &peer));
-        if let Err(refusal) = pulled {
-            broker.reply(&request, &refusal.answer(&request), &peer, received);
-        }
-    });
-    Ok(None)
+    let missing = super::missing_group(broker, &header.group);
+    super::once_made(broker, missing, request, peer, |broker, request, peer| {
+        pull_of_group(broker, request, header, peer)
+    })
 }
 
 fn pull_of_group(

@@ -196,16 +196,9 @@ fn returned(
     let level = level.unwrap_or(0).to_string();
     all = properties::set(&all, properties::DELAY, &level);
     Message {
-        topic: topic.into(),
-        queue,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_ms: record.born_ms,
-        born_host: record.born_host,
         reconsume_times: record.reconsume_times.saturating_add(1),
-        prepared_offset: 0,
-        body: stored.slice_ref(record.body),
         properties: all.into(),
+        ..record.message(stored, &topic, queue)
     }
 }
 

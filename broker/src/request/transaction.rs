@@ -137,16 +137,9 @@ fn ended(
     let queue = half.property(properties::REAL_QID);
     let queue = queue.and_then(|queue| queue.parse().ok());
     let message = Message {
-        topic: real.into(),
-        queue: queue.ok_or_else(unnamed)?,
-        flag: half.flag,
         sys_flag: half.sys_flag | COMMITTED,
-        born_ms: half.born_ms,
-        born_host: half.born_host,
-        reconsume_times: half.reconsume_times,
         prepared_offset: header.position,
-        body: stored.slice_ref(half.body),
-        properties: stored.slice_ref(half.properties),
+        ..half.message(stored, real, queue.ok_or_else(unnamed)?)
     };
     if header.outcome == ROLLBACK {
         return Ok(message);

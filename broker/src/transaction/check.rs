@@ -212,16 +212,8 @@ fn anew(half: &Record<'_>, stored: &Bytes, claim: Claim, verdict: Verdict) -> Me
         _ => HALF_TOPIC,
     };
     Message {
-        topic: topic.into(),
-        queue: 0,
-        flag: half.flag,
-        sys_flag: half.sys_flag,
-        born_ms: half.born_ms,
-        born_host: half.born_host,
-        reconsume_times: half.reconsume_times,
-        prepared_offset: 0,
-        body: stored.slice_ref(half.body),
         properties: all.into(),
+        ..half.message(stored, topic, 0)
     }
 }
 

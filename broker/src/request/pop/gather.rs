@@ -311,16 +311,9 @@ fn renamed(stored: &Bytes, topic: &str, receipt: &Receipt) -> Option<Bytes> {
     };
     let all = properties::set(record.properties, properties::POP_CK, &receipt.to_string());
     let message = Message {
-        topic: topic.into(),
-        queue: record.queue,
-        flag: record.flag,
-        sys_flag: record.sys_flag,
-        born_ms: record.born_ms,
-        born_host: record.born_host,
-        reconsume_times: record.reconsume_times,
         prepared_offset: record.prepared_offset,
-        body: stored.slice_ref(record.body),
         properties: all.into(),
+        ..record.message(stored, topic, record.queue)
     };
     match message.encode(record.store_host) {
         Ok(mut encoded) => {
